@@ -1,0 +1,45 @@
+# Every target sets up what it needs: a virtual environment in .venv, installed once per change of the pins.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export DVC_NO_ANALYTICS := 1
+export PYTHONHASHSEED := 0
+export TOKENIZERS_PARALLELISM := false
+export HF_HUB_DISABLE_TELEMETRY := 1
+export COMPENDIUM_STARTED := $(shell date +%s)
+PYTHON ?= python3.11
+NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb notebooks/*/*.ipynb))
+PIP := .venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help repro verify test outputs lab
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+repro: .venv/ok  ## bring every figure, table and claim up to date; a second time does nothing
+	.venv/bin/dvc repro
+	@.venv/bin/python -m compendium.compare --scorecard
+
+verify: .venv/ok  ## regenerate everything, then compare with what is committed
+	.venv/bin/dvc repro --force
+	.venv/bin/python -m compendium.compare --strict
+
+test: .venv/ok  ## unit tests, pipeline tests, and every notebook with its quick defaults
+	.venv/bin/dvc repro --quiet fetch_model
+	.venv/bin/python -m pytest
+
+outputs: .venv/ok  ## refresh the outputs stored in the notebooks
+	.venv/bin/dvc repro --quiet fetch_model
+	.venv/bin/jupyter nbconvert --log-level WARN --to notebook --execute --inplace $(NOTEBOOKS)
+	.venv/bin/python tools/nbtidy.py $(NOTEBOOKS)
+
+lab: .venv/ok  ## open the notebooks in Jupyter
+	.venv/bin/dvc repro --quiet fetch_model
+	.venv/bin/jupyter lab notebooks
+
+.venv/ok: requirements.txt constraints.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not on the PATH: install Python 3.11, or say make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "setting up .venv (2 GB, about three minutes) ..."
+	$(PYTHON) -m venv .venv
+	$(PIP) -r requirements.txt
+	$(PIP) --no-deps -e .
+	@touch $@

@@ -1,0 +1,112 @@
+"""Compare the figures' numbers with what is committed: identical, within tolerance, or drift, per file.
+
+    python -m compendium.compare                # one line a file that differs, and a summary
+    python -m compendium.compare --scorecard    # the claims first
+    python -m compendium.compare --strict       # list every file; exit 1 if any table drifts
+
+Tables (CSV) and records (JSON) are compared number by number; images only for equal bytes, since another machine's
+fonts or matplotlib change them without changing a result.
+"""
+
+import argparse
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from compendium import report
+from compendium.paths import FIGURES, ROOT, relative
+
+IDENTICAL, TOLERATED, DRIFT, NEW, GONE = "identical", "within tolerance", "drift", "new", "missing"
+BAD = {DRIFT, GONE}
+
+
+def committed(path: str) -> bytes | None:
+    """The file as of the last commit; None when it is not in it."""
+    done = subprocess.run(["git", "show", f"HEAD:{path}"], cwd=ROOT, capture_output=True)
+    return done.stdout if done.returncode == 0 else None
+
+
+def flatten(content: bytes, suffix: str) -> list:
+    """All cells of a CSV, or all leaves of a JSON file, in order."""
+    if suffix == ".csv":
+        table = pd.read_csv(io.BytesIO(content))
+        return [*table.columns, *table.to_numpy(object).ravel()]
+
+    def leaves(value):
+        if isinstance(value, dict):
+            for key, item in value.items():
+                yield key
+                yield from leaves(item)
+        elif isinstance(value, list):
+            for item in value:
+                yield from leaves(item)
+        else:
+            yield value
+
+    return list(leaves(json.loads(content)))
+
+
+def judge(old: bytes, new: bytes, suffix: str, rtol: float, atol: float) -> tuple[str, str]:
+    """Verdict on one file and a remark; numbers a, b agree when |a - b| <= atol + rtol max(|a|, |b|)."""
+    if old == new:
+        return IDENTICAL, ""
+    if suffix not in (".csv", ".json"):
+        return TOLERATED, "image bytes differ; compare its table"
+    before, after = flatten(old, suffix), flatten(new, suffix)
+    if len(before) != len(after):
+        return DRIFT, f"{len(before)} values became {len(after)}"
+    worst = 0.0
+    for a, b in zip(before, after, strict=True):
+        number = all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in (a, b))
+        if number and not (np.isnan(a) and np.isnan(b)):
+            off = abs(a - b) / (atol + rtol * max(abs(a), abs(b)))
+            worst = max(worst, np.inf if np.isnan(off) else off)
+        elif not number and a != b:
+            return DRIFT, f"{a!r} became {b!r}"
+    return (TOLERATED if worst <= 1 else DRIFT), f"largest difference {worst:.2g} x tolerance"
+
+
+def compare(rtol: float, atol: float) -> pd.DataFrame:
+    """One row per file under figures/, now or in the last commit: file, verdict, remark."""
+    done = subprocess.run(["git", "ls-files", relative(FIGURES)], cwd=ROOT, capture_output=True, text=True)
+    listed = done.stdout.splitlines()
+    present = [relative(p) for p in FIGURES.rglob("*") if p.is_file() and "/." not in relative(p)]
+    rows = []
+    for path in sorted({*listed, *present}):
+        old = committed(path)
+        here = ROOT / path
+        if not here.exists():
+            rows.append((path, GONE, "committed, but not there now"))
+        elif old is None:
+            rows.append((path, NEW, "not committed"))
+        else:
+            rows.append((path, *judge(old, here.read_bytes(), Path(path).suffix, rtol, atol)))
+    return pd.DataFrame(rows, columns=["file", "verdict", "remark"])
+
+
+def main(argv=None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m compendium.compare", description=__doc__.split("\n")[0])
+    parser.add_argument("--rtol", type=float, default=0.02, help="relative tolerance (default 0.02)")
+    parser.add_argument("--atol", type=float, default=0.001, help="absolute tolerance (default 0.001)")
+    parser.add_argument("--strict", action="store_true", help="list every file and exit 1 on drift")
+    parser.add_argument("--scorecard", action="store_true", help="print the claims first")
+    given = parser.parse_args(argv)
+    if given.scorecard:
+        for claim in report.collect().itertuples():
+            print(f"{claim.verdict:20} {claim.statement}  (paper: {claim.paper}; here: {claim.measured})")
+    table = compare(given.rtol, given.atol)
+    for row in table.itertuples():
+        if given.strict or row.verdict != IDENTICAL:
+            print(f"{row.verdict:17} {row.file}  {row.remark}")
+    print("figures against the last commit: " + ", ".join(f"{n} {v}" for v, n in table.verdict.value_counts().items()))
+    if given.strict and table.verdict.isin(BAD).any():
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+"""Where things live. The only module that knows the shape of the repository."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "data"  # facts, prompts and their data card
+MODELS = DATA / "models"  # fetched weights, git-ignored
+NOTEBOOKS = ROOT / "notebooks"
+FIGURES = ROOT / "figures"  # one folder per notebook: images, the numbers behind them, claims
+EXECUTED = ROOT / "executed"  # executed notebooks, git-ignored
+
+
+def relative(path) -> str:
+    """`path` as it reads from the repository root (unchanged when it lies elsewhere)."""
+    path = Path(path)
+    try:
+        return path.resolve().relative_to(ROOT).as_posix()
+    except ValueError:
+        return path.as_posix()

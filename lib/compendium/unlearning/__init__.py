@@ -1,0 +1,1 @@
+"""Unlearning: objectives, and what their updates do to the codes of a quantised model."""

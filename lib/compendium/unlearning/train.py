@@ -1,0 +1,84 @@
+"""Unlearn by AdamW on the quantisable linear layers, stopping to look at chosen steps.
+
+Only the linear layers move: embeddings and the head stay unquantised in 4-bit loaders, so an edit there would survive
+trivially and say nothing about quantisation.
+"""
+
+from collections.abc import Iterator
+from itertools import islice
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from compendium import facts, models
+from compendium.unlearning import objectives
+
+OBJECTIVES = {"graddiff": objectives.gradient_difference, "npo": objectives.npo}
+
+
+def answer_rows(tokenizer, questions) -> list[facts.Row]:
+    """One training row per question: the prompt and its right answer."""
+    return facts.encode(tokenizer, questions.prompt, [(answer,) for answer in questions.object])
+
+
+def unlearn(
+    model, forget: list[facts.Row], retain: list[facts.Row], objective: str, *,
+    learning_rate: float, steps: int, batch: int = 8, seed: int = 0, look_at=(), lora_rank: int = 0,
+) -> Iterator[int]:  # fmt: skip
+    """Train `model` in place; yields the number of steps done at each step in `look_at` and at the last one.
+
+    batch: forget rows per step, and as many retain rows. look_at: step numbers. lora_rank: 0 trains the linear weights
+    themselves; otherwise low-rank adapters (peft, alpha = 2 x rank), merged into them at the end, the only look then.
+    AdamW with its usual betas, no weight decay, constant rate, no warm-up. Raises ValueError for bad arguments.
+    """
+    if objective not in OBJECTIVES:
+        raise ValueError(f"unknown objective {objective!r}: choose one of {', '.join(OBJECTIVES)}")
+    if not forget or not retain:
+        raise ValueError("both a forget set and a retain set are needed")
+    if learning_rate <= 0 or steps < 1:
+        raise ValueError("learning_rate must be positive and steps at least 1")
+    loss_of = OBJECTIVES[objective]
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    batches = list(islice(zip(_batches(forget, batch, rng), _batches(retain, batch, rng), strict=True), steps))
+    reference = objectives.Reference(model, list(dict.fromkeys(row for rows, _ in batches for row in rows)))
+    model.requires_grad_(False)
+    if lora_rank:
+        from peft import LoraConfig, get_peft_model
+
+        names = sorted({name.rsplit(".", 1)[-1] for name in models.linear_layers(model)})
+        config = LoraConfig(r=lora_rank, lora_alpha=2 * lora_rank, lora_dropout=0.0, target_modules=names)
+        adapted = get_peft_model(model, config)
+        inner = adapted.get_base_model()
+        weights = [p for p in adapted.parameters() if p.requires_grad]
+    else:
+        adapted, inner = None, model
+        weights = [layer.weight.requires_grad_(True) for layer in models.linear_layers(model).values()]
+    optimiser = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=0.0, fused=True)
+    looks = {*look_at} if not lora_rank else set()
+    progress = tqdm(batches, desc=f"{objective} {learning_rate:g}", leave=False, disable=None)
+    for step, (forget_rows, retain_rows) in enumerate(progress, 1):
+        loss = loss_of(inner, reference, forget_rows, retain_rows)
+        if not torch.isfinite(loss):
+            raise RuntimeError(f"the loss is {loss.item()} at step {step}: lower learning_rate ({learning_rate:g})")
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        if step in looks and step < steps:
+            yield step
+    optimiser.zero_grad(set_to_none=True)
+    if adapted:
+        adapted.merge_and_unload()  # puts plain linear layers back into `model`
+    model.requires_grad_(False)
+    yield steps
+
+
+def _batches(rows, size, rng):
+    """Endless shuffled batches; every row is seen once before any is seen twice."""
+    order = []
+    while True:
+        while len(order) < size:
+            order += rng.permutation(len(rows)).tolist()
+        batch, order = order[:size], order[size:]
+        yield [rows[i] for i in batch]

@@ -1,0 +1,121 @@
+"""Guards over the notebooks, their parameters and the pipeline's declared outputs."""
+
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from dvc.repo import Repo
+
+from compendium import report, run
+from compendium.paths import FIGURES, NOTEBOOKS, ROOT, relative
+
+PATHS = sorted(NOTEBOOKS.rglob("[0-9]*.ipynb"))
+NAMES = [relative(path) for path in PATHS]
+STAGES = run.read_yaml(ROOT / "dvc.yaml")["stages"]
+
+
+def tracked(*patterns):
+    done = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", *patterns], cwd=ROOT, capture_output=True, text=True
+    )
+    return {path for path in done.stdout.splitlines() if (ROOT / path).exists()}
+
+
+def test_notebooks_are_tidy():
+    done = subprocess.run(
+        [sys.executable, "tools/nbtidy.py", "--check", *NAMES], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"run `python tools/nbtidy.py notebooks/*/*.ipynb`:\n{done.stdout}"
+
+
+@pytest.mark.parametrize("path", PATHS, ids=NAMES)
+def test_checked_cells_have_something_to_compare(path):
+    checked = [c for c in nbformat.read(path, 4).cells if "nbval-check-output" in c.metadata.get("tags", [])]
+    assert all(cell.execution_count is not None and cell.outputs for cell in checked), "run `make outputs`"
+    assert len(checked) >= 2 or path.parent == NOTEBOOKS
+
+
+@pytest.mark.parametrize("path", PATHS, ids=NAMES)
+def test_parameter_files_fit_their_notebook(path):
+    declared = run.parameters(nbformat.read(path, 4))
+    assert "out" in declared
+    files = [path.with_suffix(".yaml"), *path.parent.glob(f"{path.stem}.*.yaml")]
+    for file in files:
+        run.validate(run.read_yaml(file), declared)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=NAMES)
+def test_every_notebook_is_a_stage_that_depends_on_it(path):
+    name = relative(path)
+    stages = [stage for stage in STAGES.values() if name in stage["cmd"]]
+    assert len(stages) == 1
+    assert name in stages[0]["deps"]
+
+
+def test_every_figure_belongs_to_a_stage_and_every_stage_output_exists():
+    with Repo(str(ROOT)) as repo:
+        outs = {out.fspath.removeprefix(f"{ROOT}/") for out in repo.index.outs if not out.use_cache}
+    orphans = {
+        path for path in tracked("figures") if not any(path == out or path.startswith(f"{out}/") for out in outs)
+    }
+    assert not orphans, "these were made by no stage: delete them"
+    assert all((ROOT / out).exists() for out in outs), "run `make repro`"
+
+
+def test_stages_list_the_library_modules_they_import():
+    """A stage whose notebook imports a module depends on it, or its figures would go stale unnoticed."""
+    for path in PATHS:
+        (deps,) = [stage["deps"] for stage in STAGES.values() if relative(path) in stage["cmd"]]
+        source = "\n".join(cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code")
+        for module in sorted((ROOT / "lib/compendium").iterdir()):
+            name = module.stem
+            imported = any(
+                line.startswith(("from compendium", "import compendium"))
+                and name in line.replace(",", " ").replace(".", " ").split()
+                for line in source.splitlines()
+            )
+            if imported and name != "paths":
+                assert relative(module) in deps, f"{relative(path)} imports {name}"
+
+
+def test_the_readme_scorecard_is_the_committed_one():
+    text = (ROOT / "README.md").read_text()
+    table = text.split("<!-- scorecard:start -->\n")[1].split("<!-- scorecard:end -->")[0]
+    assert table == report.scorecard(report.collect()), "run `make repro`"
+
+
+def test_the_claims_file_is_the_collected_claims():
+    expected = report.collect().to_csv(index=False, float_format=report.FORMAT, lineterminator="\n")
+    assert (FIGURES / "claims.csv").read_text() == expected, "run `make repro`"
+
+
+def test_all_fixed_packages_are_pinned_and_used():
+    fixed = [
+        "jupyterlab",
+        "papermill",
+        "torch",
+        "transformers",
+        "bitsandbytes",
+        "peft",
+        "matplotlib",
+        "seaborn",
+        "dvc",
+        "nbval",
+    ]
+    pins = (ROOT / "requirements.txt").read_text()
+    used = "\n".join(
+        (ROOT / path).read_text()
+        for path in tracked("lib", "notebooks", "Makefile", "dvc.yaml", "pyproject.toml")
+        if not path.endswith(".png")
+    )
+    for package in fixed:
+        assert f"\n{package}==" in pins, package
+        assert package.replace("jupyterlab", "jupyter lab") in used, package
+
+
+def test_the_code_is_clean():
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--quiet", "."], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout

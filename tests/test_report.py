@@ -1,0 +1,134 @@
+"""Reports, statistics and the comparison with what is committed."""
+
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats as sps
+
+from compendium import compare, report, stats, teach
+
+
+def draw(out):
+    report.style()
+    results = report.Report(out)
+    fig, ax = plt.subplots()
+    ax.plot([0, 1], [0, 1 / 3])
+    results.figure(fig, "line", pd.DataFrame({"x": [0, 1], "y": [0, 1 / 3]}))
+    plt.close(fig)
+    results.metrics(b=np.float32(0.123456789), a=1, missing=float("nan"))
+    results.claim(id="a", statement="s", paper="p", measured=1 / 3, ci=(0.1, 0.5), seeds=3, verdict=report.HOLDS)
+    results.claim(id="a", statement="s", paper="p", measured=0.4, ci=(0.1, 0.5), seeds=3, verdict=report.FAILS)
+    return results
+
+
+def test_the_same_numbers_give_the_same_bytes(tmp_path):
+    draw(tmp_path / "one")
+    draw(tmp_path / "two")
+    for name in ("line.png", "line.csv", "metrics.json", "claims.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    assert json.loads((tmp_path / "one/metrics.json").read_text()) == {"a": 1, "b": 0.123457, "missing": None}
+    assert (tmp_path / "one/line.csv").read_text() == "x,y\n0,0\n1,0.333333\n"
+    assert not list((tmp_path / "one").glob(".*"))
+
+
+def test_without_a_folder_nothing_is_written_and_everything_checked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    results = draw(None)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="unknown verdict 'yes'"):
+        results.claim(id="b", statement="", paper="", measured=0, verdict="yes")
+    with pytest.raises(ValueError, match="claim id"):
+        results.claim(id="B c", statement="", paper="", measured=0, verdict=report.HOLDS)
+
+
+def test_claims_are_collected_into_a_table_and_the_readme(tmp_path):
+    draw(tmp_path / "figures/01_section/01_notebook")
+    (tmp_path / "figures/01_section/.01_notebook.partial").mkdir()
+    (tmp_path / "figures/01_section/.01_notebook.partial/claims.json").write_text("[{}]")
+    claims = report.collect(tmp_path / "figures")
+    assert claims.notebook.tolist() == ["01_section/01_notebook"]
+    assert claims.measured.tolist() == [0.4]
+    readme = tmp_path / "README.md"
+    readme.write_text("top\n<!-- scorecard:start -->\nstale line\n<!-- scorecard:end -->\nbottom\n")
+    report.update_readme(report.scorecard(claims), readme)
+    report.update_readme(report.scorecard(claims), readme)
+    text = readme.read_text()
+    assert text.startswith("top\n")
+    assert text.endswith("<!-- scorecard:end -->\nbottom\n")
+    assert "0.4 [0.1, 0.5] | **does not hold here** |" in text
+    assert "stale line" not in text
+    readme.write_text("no marks")
+    with pytest.raises(ValueError, match="scorecard:start"):
+        report.update_readme("", readme)
+
+
+def test_verdicts_follow_the_rule():
+    assert report.verdict(holds=True) == report.HOLDS
+    assert report.verdict(holds=False, in_direction=True) == report.DIRECTION
+    assert report.verdict(holds=False) == report.FAILS
+    assert report.verdict(holds=True, testable=False) == report.UNTESTABLE
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "kept.csv"
+    report.write(path, "old")
+    monkeypatch.setattr(report.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        report.write(path, "new")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["kept.csv"]
+
+
+def test_t_interval_equals_the_textbook():
+    values = [1.0, 2.0, 4.0]
+    low, high = stats.t_interval(values)
+    half = 4.302653 * np.std(values, ddof=1) / np.sqrt(3)
+    assert (low, high) == pytest.approx((np.mean(values) - half, np.mean(values) + half), rel=1e-5)
+    assert all(np.isnan(stats.t_interval([1.0])))
+
+
+def test_bootstrap_interval_is_near_the_normal_one_and_repeats():
+    values = np.random.default_rng(0).normal(size=400)
+    low, high = stats.bootstrap_interval(values)
+    assert (low, high) == stats.bootstrap_interval(values)
+    half = 1.96 * values.std() / 20
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.02)
+    assert stats.bootstrap_interval([1.0, 1.0]) == (1.0, 1.0)
+
+
+def test_mcnemar_equals_the_binomial_test():
+    before = np.array([1] * 12 + [0] * 5 + [1] * 20, bool)
+    after = np.array([0] * 12 + [1] * 5 + [1] * 20, bool)
+    assert stats.mcnemar(before, after) == pytest.approx(sps.binomtest(5, 17).pvalue)
+    with pytest.raises(ValueError, match="paired"):
+        stats.mcnemar([True], [True, False])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "suffix", "expected"),
+    [
+        (b"a\n1\n", b"a\n1\n", ".csv", compare.IDENTICAL),
+        (b"a\n1.000\n", b"a\n1.001\n", ".csv", compare.TOLERATED),
+        (b"a\n1\n", b"a\n1.5\n", ".csv", compare.DRIFT),
+        (b"a\n1\n", b"a\n1\n2\n", ".csv", compare.DRIFT),
+        (b"a\nx\n", b"a\ny\n", ".csv", compare.DRIFT),
+        (b"a\n1\n", b"b\n1\n", ".csv", compare.DRIFT),
+        (b'[{"v": 2.0}]', b'[{"v": 2.001}]', ".json", compare.TOLERATED),
+        (b'[{"v": "holds"}]', b'[{"v": "does not hold here"}]', ".json", compare.DRIFT),
+        (b"a,b\n1,\n", b"a,b\n1,3\n", ".csv", compare.DRIFT),
+        (b"png1", b"png2", ".png", compare.TOLERATED),
+    ],
+)
+def test_comparison(old, new, suffix, expected):
+    assert compare.judge(old, new, suffix, rtol=0.02, atol=0.001)[0] == expected
+
+
+def test_exercises_are_checked(capsys):
+    teach.check(None, 1.0, "hint")
+    teach.check(1.0001, 1.0, "hint")
+    teach.check(2, 1.0, "hint")
+    teach.check("text", 1.0, "hint")
+    assert capsys.readouterr().out.split("\n")[:4] == ["not answered yet", "right", "not yet: hint", "not yet: hint"]
