@@ -4,6 +4,7 @@ export DVC_NO_ANALYTICS := 1
 export PYTHONHASHSEED := 0
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
+export PYTHONWARNINGS := ignore::FutureWarning
 export COMPENDIUM_STARTED := $(shell date +%s)
 PYTHON ?= python3.11
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb notebooks/*/*.ipynb))
