@@ -1,0 +1,5 @@
+"""Attribution: which heads, MLPs and connections of a language model carry a behaviour.
+
+`graph` names the parts, `decoder` runs a model so that every connection can be read and replaced, `scores` ranks nodes
+and edges, `circuits` cuts a model down to some of them and measures what is left, `tasks` makes contrast pairs.
+"""

@@ -1,0 +1,63 @@
+"""Prompts for category-targeted refusal: what a policy should refuse, and what it must not.
+
+A policy refuses one category of regulated advice (say, doses of medicines) and nothing else. `data/policies.csv` holds
+six benign categories, each as topics x phrasings to refuse and *near misses*, prompts on the same subject that
+should still be answered; and neutral prompts. Topics, phrasings, near misses and neutral prompts are split into train
+and held-out, so that a refusal cannot score by recognising a word or a wording it was trained on.
+"""
+
+from itertools import product
+
+import pandas as pd
+
+from compendium.paths import DATA
+
+SPLITS = ("train", "heldout")
+
+
+def load(path=DATA / "policies.csv") -> pd.DataFrame:
+    """The table: category, role (topic, phrasing, near_miss, prompt, refusal), split, text."""
+    return pd.read_csv(path, dtype=str)
+
+
+def categories() -> list[str]:
+    """Names of the categories that a policy can refuse."""
+    table = load()
+    return table.category[table.role == "topic"].unique().tolist()
+
+
+def _texts(category: str, role: str, split: str) -> list[str]:
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+    table = load()
+    found = table.text[(table.category == category) & (table.role == role) & (table.split == split)].tolist()
+    if not found:
+        raise ValueError(f"unknown category {category!r}: choose one of {', '.join(categories())}")
+    return found
+
+
+def to_refuse(category: str, split: str) -> list[str]:
+    """Every topic of the split in every phrasing of the split."""
+    pairs = product(_texts(category, "phrasing", split), _texts(category, "topic", split))
+    return [phrasing.format(topic=topic) for phrasing, topic in pairs]
+
+
+def near_misses(category: str, split: str) -> list[str]:
+    """Prompts on the category's subject that should be answered."""
+    return _texts(category, "near_miss", split)
+
+
+def neutral(split: str) -> list[str]:
+    """Everyday prompts that have to do with no category."""
+    return _texts("neutral", "prompt", split)
+
+
+def refusals() -> list[str]:
+    """Refusal sentences to train on; each begins with "I"."""
+    return _texts("policy", "refusal", "train")
+
+
+def chat(tokenizer, prompt: str) -> str:
+    """The prompt as a user's turn, ready for the assistant's, without the template's default system message."""
+    turns = [{"role": "system", "content": ""}, {"role": "user", "content": prompt}]
+    return tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)

@@ -1,0 +1,82 @@
+"""Compare attribution methods on one behaviour: the body of a sweep, safe to call in worker processes."""
+
+import torch
+from scipy.stats import spearmanr
+
+from compendium import formats, models
+from compendium.attribution import circuits, scores, tasks
+from compendium.attribution.decoder import Decoder
+
+METHODS = {
+    "EAP-IG": scores.eap_ig,
+    "EAP": scores.eap,
+    "information flow": scores.information_flow,
+    "magnitude": scores.magnitude,
+    "random": scores.random,
+}
+
+
+def sample(decoder: Decoder, tokenizer, task: str, split: str, seed: int, n: int):
+    """n pairs of a behaviour that the model gets right."""
+    drawn = tasks.pairs(task, tokenizer, split=split, n=4 * n, seed=seed)
+    return tasks.screen(decoder, drawn)[:n]
+
+
+def overlap(a: torch.Tensor, b: torch.Tensor, k: int) -> float:
+    """Jaccard overlap of the k edges with the largest absolute scores."""
+    tops = [set(x.abs().flatten().topk(k).indices.tolist()) for x in (a, b)]
+    return len(tops[0] & tops[1]) / len(tops[0] | tops[1])
+
+
+def study(
+    task: str, seed: int, *, n_pairs: int, steps: int, steps_tried, shares, model_name: str = "embedded", revision=None,
+    device: str = "cpu", threads: int = 1,
+) -> dict:  # fmt: skip
+    """Scores of one behaviour and sample of pairs by every method, and what they are worth.
+
+    Scores come from train pairs, faithfulness from held-out pairs. Returns lists of rows, `ranks` (node scores against
+    exact patching), `curves` (faithfulness by share of edges, with areas), `by_steps` and `lasting` (overlap between
+    halves of the pairs and with the NF4 model, faithfulness there), and `scores`: exact node scores and EAP-IG edges.
+    """
+    models.set_threads(threads)
+    model, tokenizer = models.load(model_name, revision=revision, device=device)
+    model.requires_grad_(False)
+    decoder = Decoder(model)
+    graph = decoder.graph
+    pairs, held_out = (sample(decoder, tokenizer, task, split, seed, n_pairs) for split in tasks.SPLITS)
+    key = {"task": task, "seed": seed}
+    options = {"EAP-IG": {"steps": steps}, "random": {"seed": seed}}
+    found = {name: method(decoder, pairs, **options.get(name, {})) for name, method in METHODS.items()}
+    exact = scores.patching(decoder, pairs)
+
+    def agreement(edges) -> float:
+        return float(spearmanr(exact[1:].cpu(), scores.node_scores(edges)[1:].cpu()).statistic)
+
+    curves = []
+    for name, edges in found.items():
+        rows = circuits.curve(decoder, held_out, edges, shares=shares)
+        rows.append({"share": 1.0, "edges": graph.n_edges, "faithfulness": 1.0})  # all edges are the model, as tested
+        areas = {"CPR": circuits.area_cpr(rows), "CMD": circuits.area_cmd(rows), "CMD log": circuits.area_cmd_log(rows)}
+        curves += [key | {"method": name} | row | areas for row in rows]
+
+    ours, top = found["EAP-IG"], round(0.01 * graph.n_edges)
+    half = len(pairs) // 2
+    halves = [scores.eap_ig(decoder, part, steps=steps) for part in (pairs[:half], pairs[half:])]
+    mask = circuits.top_edges(graph, ours, top)
+
+    def faithful() -> float:
+        return circuits.faithfulness(circuits.evaluate(decoder, held_out, mask), *circuits.ends(decoder, held_out))
+
+    lasting = key | {"overlap of halves": overlap(*halves, top), "faithfulness": faithful()}
+    with formats.quantised(model, "nf4"):
+        stored = scores.eap_ig(decoder, pairs, steps=steps)
+        lasting |= {"overlap with NF4": overlap(ours, stored, top), "faithfulness in NF4": faithful()}
+    return {
+        "ranks": [key | {"method": name, "spearman": agreement(edges)} for name, edges in found.items()],
+        "curves": curves,
+        "by_steps": [
+            key | {"steps": n, "spearman": agreement(scores.eap_ig(decoder, pairs, steps=n))} for n in steps_tried
+        ],
+        "lasting": [lasting],
+        "scores": {"exact": exact.cpu(), "EAP-IG": ours.cpu()},
+    }
