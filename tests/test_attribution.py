@@ -119,8 +119,7 @@ def test_scores_equal_finite_differences(double, pairs):
     difference = double.outputs(double.embed(pairs.corrupt))[0] - double.outputs(clean)[0]
     graph, step = double.graph, 1e-5
     for u, d in [(0, 0), (2, 14), (5, 20), (10, graph.logits), (4, 12), (6, 26)]:
-        if not graph.possible[u, d]:
-            continue
+        assert graph.possible[u, d]
         with torch.no_grad():
             ends = [run(double, clean, {d: sign * step * difference[u]}) for sign in (1, -1)]
         slope = (logit_difference(ends[0], pairs) - logit_difference(ends[1], pairs)).mean() / (2 * step)
@@ -225,6 +224,20 @@ def test_selection(double, pairs, select):
     assert torch.equal(circuits.prune(graph, some), some)
     with pytest.raises(ValueError, match="number of edges"):
         select(graph, found, graph.n_edges + 1)
+
+
+def test_node_circuits_keep_all_edges_among_their_nodes(double, pairs):
+    graph = double.graph
+    everything = circuits.top_nodes(graph, torch.rand(graph.n_sources), graph.n_sources - 1)
+    assert torch.equal(everything, graph.possible)
+    ranked = torch.zeros(graph.n_sources)
+    ranked[[graph.head(0, 2), graph.mlp(1)]] = torch.tensor([-2.0, 1.0])
+    mask = circuits.top_nodes(graph, ranked, 2)
+    kept = circuits.nodes(graph, mask).nonzero().flatten().tolist()
+    assert kept == [graph.head(0, 2), graph.mlp(1)]
+    assert mask[graph.head(0, 2), graph.reads(1, "mlp").start]
+    assert not mask[:, graph.reads(1, "q")].any()
+    assert mask.sum() == 3 + 2 + 3  # into the head's q, k, v; into the MLP; into the logits
 
 
 def test_the_curve_ends_at_one_and_its_areas_add_up(double, pairs):
