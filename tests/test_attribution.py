@@ -32,10 +32,11 @@ def double(monkeypatch):
     return Decoder(model)
 
 
-@pytest.fixture
-def pairs():
+@pytest.fixture(params=[0, 2], ids=["differ from the start", "begin alike"])
+def pairs(request):
     generator = torch.Generator().manual_seed(1)
     clean, corrupt = torch.randint(1, 50, (2, 3, 5), generator=generator)
+    corrupt[:, : request.param] = clean[:, : request.param]
     right = torch.tensor([[3, -1], [4, 9], [7, -1]])
     return Pairs(clean, corrupt, right, torch.tensor([[1], [2], [5]]))
 
@@ -89,6 +90,20 @@ def test_the_laid_open_decoder_is_the_model(double, embedded):
 def test_the_stream_is_the_sum_of_its_sources(double, pairs):
     writes, final = double.outputs(double.embed(pairs.clean))
     torch.testing.assert_close(writes.sum(0), final)
+
+
+def test_what_prompts_begin_with_alike_runs_once(double, pairs):
+    past, clean, corrupt = double.prefix(pairs)
+    shared = 5 - clean.shape[1]
+    assert (pairs.clean[:, :shared] == pairs.corrupt[:, :shared]).all()
+    assert (clean[:, 0] != corrupt[:, 0]).any()
+    for tokens, rest in ((pairs.clean, clean), (pairs.corrupt, corrupt)):
+        whole, final = double.outputs(double.embed(tokens))
+        writes, end = double.outputs(double.embed(rest), past)
+        torch.testing.assert_close(writes, whole[:, :, shared:])
+        torch.testing.assert_close(end, final[:, shared:])
+    same = Pairs(pairs.clean, pairs.clean, pairs.right, pairs.wrong)
+    assert double.prefix(same)[1].shape[1] == 1  # the last token always runs
 
 
 def test_graph_counts_and_names(double):
@@ -238,6 +253,15 @@ def test_node_circuits_keep_all_edges_among_their_nodes(double, pairs):
     assert mask[graph.head(0, 2), graph.reads(1, "mlp").start]
     assert not mask[:, graph.reads(1, "q")].any()
     assert mask.sum() == 3 + 2 + 3  # into the head's q, k, v; into the MLP; into the logits
+
+
+def test_top_heads_are_heads(double):
+    graph = double.graph
+    ranked = torch.arange(graph.n_sources, dtype=torch.float) - 5
+    kept = circuits.top_heads(graph, ranked, 3)
+    assert [graph.source_names[i] for i in kept.nonzero()[:, 0]] == ["a0.h0", "a1.h2", "a1.h3"]
+    with pytest.raises(ValueError, match="number of heads, 8; got 9"):
+        circuits.top_heads(graph, ranked, 9)
 
 
 def test_the_curve_ends_at_one_and_its_areas_add_up(double, pairs):

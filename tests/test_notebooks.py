@@ -1,5 +1,6 @@
 """Guards over the notebooks, their parameters and the pipeline's declared outputs."""
 
+import ast
 import subprocess
 import sys
 
@@ -63,20 +64,31 @@ def test_every_figure_belongs_to_a_stage_and_every_stage_output_exists():
     assert all((ROOT / out).exists() for out in outs), "run `make repro`"
 
 
-def test_stages_list_the_library_modules_they_import():
-    """A stage whose notebook imports a module depends on it, or its figures would go stale unnoticed."""
-    for path in PATHS:
-        (deps,) = [stage["deps"] for stage in STAGES.values() if relative(path) in stage["cmd"]]
-        source = "\n".join(cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code")
-        for module in sorted((ROOT / "lib/compendium").iterdir()):
-            name = module.stem
-            imported = any(
-                line.startswith(("from compendium", "import compendium"))
-                and name in line.replace(",", " ").replace(".", " ").split()
-                for line in source.splitlines()
-            )
-            if imported and name != "paths":
-                assert relative(module) in deps, f"{relative(path)} imports {name}"
+def modules_imported(source: str) -> set:
+    """Files of the library that this source imports, at any depth of nesting."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    paths = {ROOT / "lib" / f"{name.replace('.', '/')}.py" for name in names if name.startswith("compendium")}
+    return {path for path in paths if path.exists()}
+
+
+@pytest.mark.parametrize("path", PATHS, ids=NAMES)
+def test_stages_depend_on_every_library_module_they_run(path):
+    """Directly or through other modules; otherwise figures would go stale unnoticed. `paths` holds folder names only."""
+    (deps,) = [stage["deps"] for stage in STAGES.values() if relative(path) in stage["cmd"]]
+    source = "\n".join(cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code")
+    todo, needed = modules_imported(source), set()
+    while todo:
+        module = todo.pop()
+        needed.add(module)
+        todo |= modules_imported(module.read_text()) - needed
+    needed = {relative(module) for module in needed if module.stem != "paths"}
+    assert not needed - set(deps), "add these to the stage's deps in dvc.yaml"
+    assert not {dep for dep in deps if dep.startswith("lib/")} - needed, "the stage does not use these"
 
 
 def test_the_readme_scorecard_is_the_committed_one():

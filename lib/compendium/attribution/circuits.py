@@ -91,6 +91,16 @@ def top_nodes(graph: Graph, scores: Tensor, n: int) -> Tensor:
     return graph.possible.to(scores.device) & kept[:, None] & reads
 
 
+def top_heads(graph: Graph, scores: Tensor, n: int) -> Tensor:
+    """The n attention heads with the largest absolute node scores: (sources,) bool."""
+    heads = torch.tensor([name.startswith("a") for name in graph.source_names], device=scores.device)
+    if not 1 <= n <= int(heads.sum()):
+        raise ValueError(f"n must lie between 1 and the number of heads, {int(heads.sum())}; got {n}")
+    kept = torch.zeros_like(heads)
+    kept[scores.abs().masked_fill(~heads, -1).topk(n).indices] = True
+    return kept
+
+
 @torch.no_grad()
 def evaluate(
     decoder: Decoder, pairs: Pairs, mask: Tensor, metric=logit_difference, *, ablation: str = "corrupt",
@@ -111,22 +121,21 @@ def evaluate(
         raise ValueError("ablation must be 'corrupt', 'zero', or 'mean' together with mean=mean_writes(...)")
     values = []
     for chunk in pairs.chunks(CHUNK):
-        n = len(chunk)
+        past, clean = [], chunk.clean
         if ablation == "corrupt":
-            base, _ = decoder.outputs(decoder.embed(chunk.corrupt))
+            past, clean, corrupt = decoder.prefix(chunk)  # where the prompts agree, so do circuit and corrupt run
+            base, _ = decoder.outputs(decoder.embed(corrupt), past)
         else:
-            shape = (graph.n_sources, n, chunk.clean.shape[1], decoder.d_model)
+            shape = (graph.n_sources, *clean.shape, decoder.d_model)
             base = (torch.zeros(1, device=decoder.model.device) if mean is None else mean[:, None, None]).expand(shape)
-        values.append(
-            measure(metric, decoder.logits(_ablated(decoder, chunk, mask.to(decoder.model.dtype), base)), chunk)
-        )
+        final = _ablated(decoder, decoder.embed(clean), past, mask.to(decoder.model.dtype), base)
+        values.append(measure(metric, decoder.logits(final), chunk))
     return torch.cat(values)
 
 
-def _ablated(decoder: Decoder, pairs: Pairs, mask: Tensor, base: Tensor) -> Tensor:
+def _ablated(decoder: Decoder, embedding: Tensor, past: list, mask: Tensor, base: Tensor) -> Tensor:
     """Final stream of the circuit's run. Each reader gets the base stream plus its live edges' differences."""
     graph = decoder.graph
-    embedding = decoder.embed(pairs.clean)
     n, t, d = embedding.shape
     difference = embedding.new_zeros(graph.n_sources, n, t, d)  # this run's writes minus the base's
     difference[0] = embedding - base[0]
@@ -145,7 +154,7 @@ def _ablated(decoder: Decoder, pairs: Pairs, mask: Tensor, base: Tensor) -> Tens
             torch.einsum("hntd,hed->nthe", part, decoder.weight(layer, kind)) + _bias(decoder, layer, kind)
             for part, kind in zip(normed.split(graph.heads), "qkv", strict=True)
         )
-        out = torch.einsum("nthe,hde->hntd", decoder.attend(layer, q, k, v), decoder.weight(layer, "o"))
+        out = torch.einsum("nthe,hde->hntd", decoder.attend(layer, q, k, v, past), decoder.weight(layer, "o"))
         difference[first:mlp] = out - base[first:mlp]
         stream = stream + base[first:mlp].sum(0)
         (mlp_input,) = read(mlp, graph.reads(layer, "mlp"), stream)

@@ -116,18 +116,28 @@ class Decoder:
         logits = self.model.get_output_embeddings()(self.body.norm(stream[:, -1]))
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
-    def rotate(self, x: Tensor) -> Tensor:
-        """Rotary position embedding of (n, t, heads, d_head)."""
-        positions = torch.arange(x.shape[1], device=x.device)[None]
+    def rotate(self, x: Tensor, start: int = 0) -> Tensor:
+        """Rotary position embedding of (n, t, heads, d_head) at positions start, start + 1, ..."""
+        positions = torch.arange(start, start + x.shape[1], device=x.device)[None]
         cos, sin = (part[:, :, None] for part in self.body.rotary_emb(x, positions))
         first, second = x.chunk(2, -1)
         return x * cos + torch.cat([-second, first], -1) * sin
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Head outputs before the output projection: (n, t, heads, d_head)."""
-        q, k, v = (x.transpose(1, 2) for x in (self.rotate(q), self.rotate(k), v))
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, past: list | None = None) -> Tensor:
+        """Head outputs before the output projection: (n, t, heads, d_head). past: from `prefix`, tiled to n."""
+        start = past[layer][0].shape[1] if past else 0
+        q, k = self.rotate(q, start), self.rotate(k, start)
+        mask = None
+        if start:
+            k, v = (
+                torch.cat([old.repeat(len(q) // len(old), 1, 1, 1), new], 1)
+                for old, new in zip(past[layer], (k, v), strict=True)
+            )
+            mask = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool, device=q.device).tril(start)
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         scale = self.body.layers[layer].self_attn.scaling
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale).transpose(1, 2)
+        z = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale)
+        return z.transpose(1, 2)
 
     def project(self, layer: int, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q, k, v of every query head from one normalised input (n, t, d)."""
@@ -147,12 +157,13 @@ class Decoder:
         return matrix if kind == "q" else matrix.repeat_interleave(self.groups, 0)
 
     def forward(
-        self, stream: Tensor, *, reads: list | None = None, writes: Tensor | None = None, start: int = 0
-    ) -> Tensor:
+        self, stream: Tensor, *, past: list | None = None, reads: list | None = None, writes: Tensor | None = None,
+        start: int = 0,
+    ) -> Tensor:  # fmt: skip
         """The final residual stream (n, t, d) from the embedding, or from the input of layer `start`.
 
-        reads: a list to which each layer's `Reads` are appended. writes: (sources, n, t, d), filled with what every
-        source adds to the stream.
+        past: keys and values of tokens before these, from `prefix`. reads: a list to which each layer's `Reads` are
+        appended. writes: (sources, n, t, d), filled with what every source adds to the stream.
         """
         graph = self.graph
         if writes is not None:
@@ -160,7 +171,7 @@ class Decoder:
         for layer in range(start, graph.layers):
             block = self.body.layers[layer]
             q, k, v = self.project(layer, block.input_layernorm(stream))
-            z = self.attend(layer, q, k, v)
+            z = self.attend(layer, q, k, v, past)
             if writes is not None:
                 out = torch.einsum("nthe,hde->hntd", z, self.weight(layer, "o"))
                 writes[graph.head(layer, 0) : graph.mlp(layer)] = out
@@ -175,10 +186,26 @@ class Decoder:
         return stream
 
     @torch.no_grad()
-    def outputs(self, stream: Tensor) -> tuple[Tensor, Tensor]:
+    def outputs(self, stream: Tensor, past: list | None = None) -> tuple[Tensor, Tensor]:
         """What every source writes, (sources, n, t, d), and the final stream, starting from an embedding (n, t, d)."""
         writes = stream.new_empty(self.graph.n_sources, *stream.shape)
-        return writes, self.forward(stream, writes=writes)
+        return writes, self.forward(stream, past=past, writes=writes)
+
+    @torch.no_grad()
+    def prefix(self, pairs: Pairs) -> tuple[list, Tensor, Tensor]:
+        """Run what clean and corrupt prompts begin with alike once: (past, rest of clean, rest of corrupt).
+
+        Nothing can differ between the two runs before the first token that does, so scores need the rest only: of
+        "The capital of France is", two tokens of six. past: for every layer, keys (n, p, heads, d_head), rotated, and
+        values; empty when the prompts differ from the start.
+        """
+        same = (pairs.clean == pairs.corrupt).all(0)
+        p = min(int(same.long().cumprod(0).sum()), len(same) - 1)
+        if p == 0:
+            return [], pairs.clean, pairs.corrupt
+        reads = []
+        self.forward(self.embed(pairs.clean[:, :p]), reads=reads)
+        return [(self.rotate(read.k), read.v) for read in reads], pairs.clean[:, p:], pairs.corrupt[:, p:]
 
     def norm_vjp(self, norm, stream: Tensor, gradient: Tensor) -> Tensor:
         """Gradients at RMSNorm's input from gradients at its output.

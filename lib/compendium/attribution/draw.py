@@ -15,7 +15,7 @@ def layout(graph: Graph) -> np.ndarray:
 
 
 def circuit(ax, graph: Graph, mask: Tensor, scores: Tensor) -> None:
-    """Draw a circuit: blue edges help, red ones hurt, width by score; parts that take part are named."""
+    """Draw a circuit: blue edges help, orange ones hurt, width by score; parts that take part are named."""
     places, owner = layout(graph), graph.owner.tolist()
     edges = mask.nonzero().tolist()
     largest = max(abs(scores[u, d].item()) for u, d in edges)

@@ -18,7 +18,8 @@ corrupt prompt while the rest of the model sees the clean one; positive means th
 
 Edge gradients are not taken by giving each head its own copy of the stream. One backward pass gives the gradient at
 every head's q, k and v; a head's projection and RMSNorm's vector-Jacobian product carry it back to the stream; and a
-matrix product with all source differences gives every edge of the layer at once.
+matrix product with all source differences gives every edge of the layer at once. Tokens that clean and corrupt prompts
+begin with alike run once (`Decoder.prefix`).
 """
 
 import torch
@@ -52,25 +53,26 @@ def _attribute(decoder, pairs, metric, points, progress) -> Tensor:
     rounds = list(pairs.chunks(CHUNK))
     for chunk in tqdm(rounds, desc="attributing", leave=False, disable=None if progress else True):
         n = len(chunk)
-        embeddings = decoder.embed(torch.cat([chunk.clean, chunk.corrupt]))
-        writes, _ = decoder.outputs(embeddings)
+        past, *rest = decoder.prefix(chunk)
+        embeddings = decoder.embed(torch.cat(rest))
+        writes, _ = decoder.outputs(embeddings, past)
         difference = (writes[:, n:] - writes[:, :n]).flatten(1)  # (sources, n t d)
         del writes
         clean, corrupt = embeddings[:n], embeddings[n:]
         for start in range(0, len(points), STEPS_AT_ONCE):
             part = torch.tensor(points[start : start + STEPS_AT_ONCE], dtype=clean.dtype, device=clean.device)
             stream = corrupt + part.view(-1, 1, 1, 1) * (clean - corrupt)  # (steps, n, t, d)
-            _add_products(decoder, chunk, metric, stream, difference, total)
+            _add_products(decoder, chunk, metric, past, stream, difference, total)
     return total.div_(-len(points) * len(pairs)) * graph.possible.to(total.device)
 
 
-def _add_products(decoder, pairs, metric, streams, difference, total) -> None:
+def _add_products(decoder, pairs, metric, past, streams, difference, total) -> None:
     """Add difference . dmetric/dinput, summed over steps, pairs, positions and width, for every edge."""
     graph, reads = decoder.graph, []
     steps, n = streams.shape[:2]
     repeated = Pairs(*(getattr(pairs, name).repeat(steps, 1) for name in ("clean", "corrupt", "right", "wrong")))
     with torch.enable_grad(), _frozen(decoder.model):
-        final = decoder.forward(streams.flatten(0, 1).detach().requires_grad_(True), reads=reads)
+        final = decoder.forward(streams.flatten(0, 1).detach().requires_grad_(True), past=past, reads=reads)
         value = measure(metric, decoder.logits(final), repeated).sum()
         wanted = [tensor for read in reads for tensor in (read.q, read.k, read.v, read.mlp)]
         gradients = torch.autograd.grad(value, [*wanted, final])
@@ -148,7 +150,8 @@ def patching(decoder: Decoder, pairs: Pairs, metric=logit_difference, *, progres
     falls = torch.zeros(graph.n_sources, device=decoder.model.device)
     for chunk in pairs.chunks(CHUNK):
         n = len(chunk)
-        writes, final = decoder.outputs(decoder.embed(torch.cat([chunk.clean, chunk.corrupt])))
+        past, *rest = decoder.prefix(chunk)
+        writes, final = decoder.outputs(decoder.embed(torch.cat(rest)), past)
         base = measure(metric, decoder.logits(final[:n]), chunk)
         falls[0] += (base - measure(metric, decoder.logits(final[n:]), chunk)).sum()
         stream = writes[0, :n].clone()
@@ -161,7 +164,7 @@ def patching(decoder: Decoder, pairs: Pairs, metric=logit_difference, *, progres
             after = flat + block.mlp(block.post_attention_layernorm(flat))
             stream = middle + writes[mlp, :n]
             swapped = middle + writes[mlp, n:]
-            ends = decoder.logits(decoder.forward(torch.cat([after, swapped]), start=layer + 1))
+            ends = decoder.logits(decoder.forward(torch.cat([after, swapped]), past=past, start=layer + 1))
             for u, logits in zip(range(first, mlp + 1), ends.split(n), strict=True):
                 falls[u] += (base - measure(metric, logits, chunk)).sum()
     return falls / len(pairs)

@@ -35,8 +35,9 @@ def study(
     """Scores of one behaviour and sample of pairs by every method, and what they are worth.
 
     Scores come from train pairs, faithfulness from held-out pairs. Returns lists of rows, `ranks` (node scores against
-    exact patching), `curves` (faithfulness by share of edges, with areas), `by_steps` and `lasting` (overlap between
-    halves of the pairs and with the NF4 model, faithfulness there), and `scores`: exact node scores and EAP-IG edges.
+    exact patching), `curves` (faithfulness by share of edges, with areas), `by_steps`, `variants` (the top 1 % of edges
+    under other ablations, chosen greedily, and left out), `lasting` (overlap between halves of the pairs and with the
+    NF4 model, faithfulness there), and `scores`: exact node scores and EAP-IG edges.
     """
     models.set_threads(threads)
     model, tokenizer = models.load(model_name, revision=revision, device=device)
@@ -63,13 +64,22 @@ def study(
     half = len(pairs) // 2
     halves = [scores.eap_ig(decoder, part, steps=steps) for part in (pairs[:half], pairs[half:])]
     mask = circuits.top_edges(graph, ours, top)
+    ends = circuits.ends(decoder, held_out)
 
-    def faithful() -> float:
-        return circuits.faithfulness(circuits.evaluate(decoder, held_out, mask), *circuits.ends(decoder, held_out))
+    def faithful(circuit=mask, **ablation) -> float:
+        return circuits.faithfulness(circuits.evaluate(decoder, held_out, circuit, **ablation), *ends)
 
-    lasting = key | {"overlap of halves": overlap(*halves, top), "faithfulness": faithful()}
+    variants = {
+        "top edges, rest corrupt": faithful(),
+        "greedy edges, rest corrupt": faithful(circuits.greedy_edges(graph, ours, top)),
+        "top edges, rest mean": faithful(ablation="mean", mean=circuits.mean_writes(decoder, pairs)),
+        "top edges, rest zero": faithful(ablation="zero"),
+        "all but the top edges": faithful(graph.possible & ~mask),
+    }
+    lasting = key | {"overlap of halves": overlap(*halves, top), "faithfulness": variants["top edges, rest corrupt"]}
     with formats.quantised(model, "nf4"):
         stored = scores.eap_ig(decoder, pairs, steps=steps)
+        ends = circuits.ends(decoder, held_out)
         lasting |= {"overlap with NF4": overlap(ours, stored, top), "faithfulness in NF4": faithful()}
     return {
         "ranks": [key | {"method": name, "spearman": agreement(edges)} for name, edges in found.items()],
@@ -77,6 +87,7 @@ def study(
         "by_steps": [
             key | {"steps": n, "spearman": agreement(scores.eap_ig(decoder, pairs, steps=n))} for n in steps_tried
         ],
+        "variants": [key | {"circuit": name, "faithfulness": value} for name, value in variants.items()],
         "lasting": [lasting],
         "scores": {"exact": exact.cpu(), "EAP-IG": ours.cpu()},
     }

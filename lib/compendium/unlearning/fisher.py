@@ -4,8 +4,8 @@
     predicted(fisher, update)                        # 1/2 sum F delta^2, nats per row
 
 Gradients are squared row by row (the *empirical* Fisher, at the answers given): squaring a batch's mean gradient
-instead, as is often done, lets rows cancel and depends on the batch size. For a linear layer, the gradient of one row is
-the product of what flows in and what flows back, so one backward pass of a batch yields all of its rows.
+instead, as is often done, lets rows cancel and depends on the batch size. For a linear layer, the gradient of one row
+is the product of what flows in and what flows back, so one backward pass of a batch yields all of its rows.
 """
 
 import torch

@@ -1,0 +1,59 @@
+"""What refusing costs at run time: greedy replies of an edited checkpoint beside steered ones, in one run.
+
+    python benchmarks/refusal.py [--threads 2] [--prompts 32] [--tokens 16] [--repeats 3]
+
+An update inside the weights costs nothing; a hook costs its addition; CAST also a second pass over every prompt.
+"""
+
+import argparse
+import time
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+
+from compendium import models
+from compendium.attribution import edits, refusal, selective, steering
+
+LAYER = 16
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    for name, default in (("threads", 2), ("prompts", 32), ("tokens", 16), ("repeats", 3)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    given = parser.parse_args()
+    models.set_threads(given.threads)
+    model, tokenizer = models.load()
+    model.requires_grad_(False)
+    found = refusal.examples(model, tokenizer, ["legal"], per_kind=8)
+    vector = steering.behaviour(model, found.refuse, found.comply)
+    when = steering.condition(model, *([row.prompt for row in rows] for rows in (found.refuse, found.keep)))
+    name = f"model.layers.{LAYER}.self_attn.o_proj.weight"
+    delta = {name: 1e-6 * torch.ones_like(dict(model.named_parameters())[name])}
+    ways = {
+        "untouched model": nullcontext,
+        "edited weights": lambda: edits.applied(model, delta),
+        "DiffMean, one layer": lambda: steering.steered(model, vector, [LAYER], 1.0),
+        "CAST, one layer": lambda: steering.steered(model, vector, [LAYER], 1.0, when),
+    }
+    asked = [prompt for group in selective.prompts(["legal"], 30).values() for prompt in group]
+    asked = (asked * given.prompts)[: given.prompts]
+    times = {way: [] for way in ways}
+    for repeat in range(given.repeats + 1):
+        for way, inside in ways.items():
+            with inside():
+                started = time.perf_counter()
+                made = refusal.reply(model, tokenizer, asked, tokens=given.tokens)
+                seconds = time.perf_counter() - started
+            if repeat:  # the first round warms up
+                times[way].append(seconds / sum(map(len, made)))
+    base = np.array(times["untouched model"])
+    print(f"{given.prompts} prompts, {given.tokens} tokens each, {given.threads} threads, median of {given.repeats}")
+    for way, seconds in times.items():
+        speed, ratio = 1 / np.median(seconds), np.median(np.array(seconds) / base)
+        print(f"{way:22} {speed:7.0f} tokens/s   {ratio:5.2f} x the time of the untouched model")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Run-time baselines: add a direction to the residual stream while the model runs; the weights stay as they are.
+
+- `behaviour`: DiffMean steering, the mean difference between reading a refusal and reading the model's own reply after
+  the same prompts (Rimsky et al. 2024; CAST builds its vectors from such question x reply pairs).
+- `topic`: directional addition, the mean difference at the last prompt token between prompts to refuse and prompts to
+  answer (Arditi et al. 2024). There it is a refusal direction because the model refuses one kind; a model that refuses
+  nothing has no such direction to find, so here it can only be the topic's.
+- `Condition`: CAST (Lee et al. 2025) steers only where the prompt looks like the category. It compares a prompt's mean
+  hidden state with its tanh-projection on a condition vector; we take the cosine with the centred condition vector,
+  and its threshold from train prompts (largest F1).
+
+`steered` hooks one of them in. Layer l means the stream that leaves block l.
+"""
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compendium import facts
+
+
+@torch.no_grad()
+def hidden(model, rows: list[tuple[int, ...]], pool, batch: int = 32) -> Tensor:
+    """(rows, layers, d) pooled streams that leave each block; pool: (stream (t, d) unpadded, row index) -> (d,)."""
+    found = []
+    for start in range(0, len(rows), batch):
+        part = rows[start : start + batch]
+        length = max(map(len, part))
+        ids = torch.tensor([list(row) + [0] * (length - len(row)) for row in part], device=model.device)
+        streams = model.base_model(ids, use_cache=False, output_hidden_states=True).hidden_states[1:]
+        for i, row in enumerate(part):
+            found.append(torch.stack([pool(stream[i, : len(row)], start + i) for stream in streams]))
+    return torch.stack(found)
+
+
+def last(stream: Tensor, _: int) -> Tensor:
+    return stream[-1]
+
+
+def mean(stream: Tensor, _: int) -> Tensor:
+    return stream.mean(0)
+
+
+def behaviour(model, refuse: list[facts.Row], comply: list[facts.Row]) -> Tensor:
+    """(layers, d): mean over reply tokens after refusals minus after the model's own replies, on the same prompts."""
+    means = []
+    for rows in (refuse, comply):
+        sizes = [len(row.options[0]) for row in rows]
+        whole = [row.prompt + row.options[0] for row in rows]
+        means.append(hidden(model, whole, lambda stream, i, sizes=sizes: stream[-sizes[i] :].mean(0)).mean(0))
+    return means[0] - means[1]
+
+
+def topic(model, refuse: list[tuple[int, ...]], keep: list[tuple[int, ...]]) -> Tensor:
+    """(layers, d): mean at the last prompt token of prompts to refuse minus of prompts to answer."""
+    return hidden(model, refuse, last).mean(0) - hidden(model, keep, last).mean(0)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Fires for a prompt whose mean stream after block `layer` has a cosine with `vector` above `threshold`."""
+
+    layer: int
+    vector: Tensor
+    centre: Tensor
+    threshold: float
+
+    def similarity(self, states: Tensor) -> Tensor:
+        """Cosine with the condition vector: states (n, d) -> (n,)."""
+        return torch.cosine_similarity(states - self.centre, self.vector[None], dim=1)
+
+
+def condition(model, refuse: list[tuple[int, ...]], keep: list[tuple[int, ...]]) -> Condition:
+    """The layer and threshold that tell train prompts to refuse from train prompts to answer best (F1)."""
+    states = [hidden(model, rows, mean) for rows in (refuse, keep)]
+    truth = np.repeat([True, False], [len(refuse), len(keep)])
+    best = (-1.0, None)
+    for layer in range(states[0].shape[1]):
+        means = [part[:, layer].mean(0) for part in states]
+        centre = (means[0] + means[1]) / 2
+        candidate = Condition(layer, means[0] - means[1], centre, 0.0)
+        values = candidate.similarity(torch.cat([part[:, layer] for part in states])).cpu().numpy()
+        for threshold in np.quantile(values, np.linspace(0.02, 0.98, 49)):
+            fired = values > threshold
+            f1 = 2 * (fired & truth).sum() / (fired.sum() + truth.sum())
+            if f1 > best[0]:
+                best = (f1, Condition(layer, candidate.vector, centre, float(threshold)))
+    return best[1]
+
+
+@contextmanager
+def steered(model, vector: Tensor, layers, strength: float, when: Condition | None = None):
+    """Within the block, strength * vector[l] is added at every position to what leaves each block l in `layers`.
+
+    vector: (layers, d). when: decided once per prompt, at its first pass, as in CAST; the pass that decides runs
+    unsteered first, which costs a second one. Prompts may be padded on the left (with an attention mask).
+    """
+    blocks = model.get_decoder().layers
+    live = {"gate": None, "probing": False}
+
+    def add(layer):
+        def hook(_, __, output):
+            if live["probing"]:
+                return output
+            change = strength * vector[layer].to(output)
+            return output + (change if live["gate"] is None else live["gate"][:, None, None] * change)
+
+        return hook
+
+    def decide(_, args, kwargs):
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        past = kwargs.get("past_key_values")
+        if live["probing"] or (past is not None and past.get_seq_length() > 0):
+            return
+        live["probing"] = True
+        mask = kwargs.get("attention_mask")
+        mask = torch.ones_like(ids) if mask is None or mask.ndim != 2 else mask
+        states = []
+        handle = blocks[when.layer].register_forward_hook(lambda _, __, output: states.append(output))
+        model.base_model(ids, attention_mask=mask, use_cache=False)
+        handle.remove()
+        live["probing"] = False
+        means = (states[0] * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        live["gate"] = (when.similarity(means) > when.threshold).to(means)
+
+    handles = [blocks[layer].register_forward_hook(add(layer)) for layer in layers]
+    if when is not None:
+        handles.append(model.base_model.register_forward_pre_hook(decide, with_kwargs=True))
+    try:
+        yield model
+    finally:
+        for handle in handles:
+            handle.remove()
