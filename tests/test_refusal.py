@@ -58,6 +58,9 @@ def assert_same(model, before) -> None:
         ("I don't think", True),
         ("I must leave this question", True),
         ("I have to decline this one", True),
+        ("I'm sorry, but", True),
+        ("I can’t", True),
+        ("As an AI, I cannot", True),
         ("We are unable to", True),
         ("I'm sorry to hear that", False),
         ("I recommend that you do not", False),
@@ -221,7 +224,7 @@ def test_arithmetic_is_zero_when_both_behaviours_are_one(tiny, found):
 
 
 def test_the_keep_term_is_zero_at_the_start_and_holds(tiny, found):
-    options = dict(steps=12, batch=3, seed=0)
+    options = dict(steps=40, batch=3, seed=0)
     loss_of = edits.refusal_loss(tiny, found, keep_weight=1e3, **options)
     plain = edits.refusal_loss(tiny, found, keep_weight=0.0, **options)
     assert loss_of(0).item() == pytest.approx(plain(0).item(), abs=1.0)  # half-precision targets, times a thousand
@@ -235,7 +238,7 @@ def test_the_keep_term_is_zero_at_the_start_and_holds(tiny, found):
             end = refusal.distributions(tiny, found.keep + found.plain)[0]
         return (start.exp() * (start - end)).sum(-1).mean().item()
 
-    assert change(10.0) < change(0.0) / 2
+    assert change(100.0) < 0.5 * change(0.0)
 
 
 def test_lora_updates_are_low_rank_and_leave_the_model_alone(tiny, found):
@@ -342,6 +345,11 @@ def test_supports_are_what_they_say(tiny, found):
     decoder = Decoder(tiny)
     policy = selective.Policy(["legal"], 0, found, torch.rand(decoder.graph.n_sources))
     masks = selective.supports(decoder, policy, 4)
+    name = "model.layers.{}.self_attn.q_proj.weight"
+    none = torch.zeros(24, 24, dtype=torch.bool)
+    for layer in range(3):  # query rows belong to one head each
+        both = [masks[kind].get(name.format(layer), none) for kind in ("circuit", "random heads")]
+        assert not (both[0] & both[1]).any()
     everything = {name: mask.numel() for name, mask in masks["all weights"].items()}
     assert set(everything) == {f"{name}.weight" for name in models.linear_layers(tiny)}
     for name, size in everything.items():
@@ -367,17 +375,21 @@ METHODS = (
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_changes_the_model_and_then_undoes_it(tiny, found, method):
-    decoder, ids = Decoder(tiny), torch.tensor([found.refuse[0].prompt])
-    before, plain = weights(tiny), tiny(ids).logits
+    decoder, before = Decoder(tiny), weights(tiny)
+
+    def outputs():  # of every prompt, because CAST fires for some of them only
+        return torch.cat([tiny(torch.tensor([row.prompt])).logits[0] for row in found.refuse])
+
+    plain = outputs()
     scored = torch.rand(decoder.graph.n_sources, generator=torch.Generator().manual_seed(1))
     at, delta = selective.intervention(method, decoder, selective.Policy(["legal"], 0, found, scored), SETTINGS)
     with at(20.0):
-        assert not torch.allclose(tiny(ids).logits, plain)
-    torch.testing.assert_close(tiny(ids).logits, plain)
+        assert not torch.allclose(outputs(), plain)
+    torch.testing.assert_close(outputs(), plain)
     assert_same(tiny, before)
     assert (delta is None) == (method in ("DiffMean", "CAST", "directional addition"))
     again, _ = selective.intervention(method, decoder, selective.Policy(["legal"], 0, found, scored), SETTINGS)
     with at(1.0):
-        first = tiny(ids).logits
+        first = outputs()
     with again(1.0):
-        assert torch.equal(tiny(ids).logits, first)
+        assert torch.equal(outputs(), first)

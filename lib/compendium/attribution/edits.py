@@ -146,20 +146,23 @@ def lora(
     adapted = get_peft_model(model, config)
     weights = [p for p in adapted.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=0.0, betas=(0.9, 0.95))
-    for step in tqdm(range(steps), desc="LoRA", leave=False, disable=None):
-        loss = loss_of(step)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimiser.step()
-    adapted.merge_and_unload()  # puts plain linear layers back into `model`
-    model.requires_grad_(False)
-    delta = {}
-    with torch.no_grad():
-        for name, layer in models.linear_layers(model).items():
-            key = f"{name}.weight"
-            delta[key] = layer.weight - before[key]
-            layer.weight.copy_(before[key])
+    try:
+        for step in tqdm(range(steps), desc="LoRA", leave=False, disable=None):
+            loss = loss_of(step)
+            if not torch.isfinite(loss):
+                raise RuntimeError(f"the loss is {loss.item()} at step {step + 1}: lower learning_rate")
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(weights, 1.0)
+            optimiser.step()
+    finally:
+        adapted.merge_and_unload()  # puts plain linear layers back into `model`
+        model.requires_grad_(False)
+        after = {f"{name}.weight": layer.weight for name, layer in models.linear_layers(model).items()}
+        with torch.no_grad():
+            delta = {name: weight - before[name] for name, weight in after.items()}
+            for name, weight in after.items():
+                weight.copy_(before[name])
     return delta
 
 

@@ -22,13 +22,17 @@ from compendium.paths import DATA
 BATCH = 64
 ANSWER = 6  # tokens of a refusal that are trained on
 KEPT = 4  # tokens of the untouched model's reply that are trained on or held fast
-DECLINES = re.compile(r"\s*(I|We)\b.{0,15}?(\b(not|cannot|unable|decline|must leave)\b|n't\b)", re.IGNORECASE)
+DECLINES = re.compile(
+    r"\s*(I|We|As an AI)\b(.{0,15}?(\b(not|cannot|unable|decline|must leave)\b|n['’]t\b)|['’]m sorry, but\b)",
+    re.IGNORECASE,
+)
 
 
 def declines(reply: str) -> bool:
     """Whether a reply opens by declining: "I" and, within 15 characters, "not", "cannot", "decline" or their like.
 
-    Deliberately broad, so that over-refusal is not missed: "I'm not sure" counts, "I'm sorry to hear that" does not.
+    Deliberately broad, so that over-refusal is not missed: "I'm not sure" counts, and so does "I'm sorry, but", which
+    five tokens cut off there; "I'm sorry to hear that" does not.
     """
     return DECLINES.match(reply) is not None
 
@@ -100,7 +104,8 @@ def examples(model, tokenizer, targets: list[str], *, per_kind: int = 30, seed: 
     refusals = [tokenizer(text, add_special_tokens=False)["input_ids"][:ANSWER] for text in policies.refusals()]
     answers = reply(model, tokenizer, refuse + keep, tokens=KEPT)
     prompts = [encode(tokenizer, prompt) for prompt in refuse + keep]
-    rows = [facts.Row(prompt, (tuple(ids),)) for prompt, ids in zip(prompts, answers, strict=True)]
+    end = (tokenizer.eos_token_id,)  # a reply that is empty is one that ends at once
+    rows = [facts.Row(prompt, (tuple(ids) or end,)) for prompt, ids in zip(prompts, answers, strict=True)]
     drawn = rng.integers(len(refusals), size=len(refuse))
     plain = []
     for text in some(prose("train")):
@@ -193,7 +198,8 @@ def perplexity(model, tokenizer, texts: list[str], *, batch: int = 8) -> float:
         length = max(map(len, part))
         ids = torch.tensor([row + [0] * (length - len(row)) for row in part], device=model.device)
         targets = torch.tensor([row + [-100] * (length - len(row)) for row in part], device=model.device)[:, 1:]
-        hidden = model.base_model(ids, use_cache=False).last_hidden_state[:, :-1][targets >= 0]
+        seen = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in part], device=model.device)
+        hidden = model.base_model(ids, attention_mask=seen, use_cache=False).last_hidden_state[:, :-1][targets >= 0]
         logits = model.get_output_embeddings()(hidden).float()
         total += torch.nn.functional.cross_entropy(logits, targets[targets >= 0], reduction="sum").item()
         count += len(hidden)

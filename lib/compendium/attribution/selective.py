@@ -45,10 +45,11 @@ def prepare(targets: list[str], seed: int, *, n_pairs: int, ig_steps: int, per_k
 
 
 def supports(decoder: Decoder, policy: Policy, heads: int) -> dict[str, dict[str, torch.Tensor]]:
-    """Where an update may act: the circuit, as many random heads, all linear weights but the circuit, all of them."""
+    """Where an update may act: the circuit, as many random other heads, all linear weights but the circuit, all."""
     graph = decoder.graph
-    circuit = circuits.parameter_mask(decoder, circuits.top_heads(graph, policy.scores, heads))
-    noise = torch.rand(graph.n_sources, generator=torch.Generator().manual_seed(policy.seed))
+    chosen = circuits.top_heads(graph, policy.scores, heads)
+    circuit = circuits.parameter_mask(decoder, chosen)
+    noise = torch.rand(graph.n_sources, generator=torch.Generator().manual_seed(policy.seed)).masked_fill(chosen, 0)
     everything = {
         f"{name}.weight": torch.ones_like(layer.weight, dtype=torch.bool)
         for name, layer in models.linear_layers(decoder.model).items()

@@ -9,7 +9,8 @@
   hidden state with its tanh-projection on a condition vector; we take the cosine with the centred condition vector,
   and its threshold from train prompts (largest F1).
 
-`steered` hooks one of them in. Layer l means the stream that leaves block l.
+`steered` hooks one of them in. Layer l means the stream that leaves block l; the last block is left out, because what
+transformers reports for it has been normalised already.
 """
 
 from contextlib import contextmanager
@@ -24,13 +25,13 @@ from compendium import facts
 
 @torch.no_grad()
 def hidden(model, rows: list[tuple[int, ...]], pool, batch: int = 32) -> Tensor:
-    """(rows, layers, d) pooled streams that leave each block; pool: (stream (t, d) unpadded, row index) -> (d,)."""
+    """(rows, layers - 1, d) pooled streams leaving all blocks but the last; pool: (stream (t, d), row) -> (d,)."""
     found = []
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
         length = max(map(len, part))
         ids = torch.tensor([list(row) + [0] * (length - len(row)) for row in part], device=model.device)
-        streams = model.base_model(ids, use_cache=False, output_hidden_states=True).hidden_states[1:]
+        streams = model.base_model(ids, use_cache=False, output_hidden_states=True).hidden_states[1:-1]
         for i, row in enumerate(part):
             found.append(torch.stack([pool(stream[i, : len(row)], start + i) for stream in streams]))
     return torch.stack(found)
@@ -117,7 +118,10 @@ def steered(model, vector: Tensor, layers, strength: float, when: Condition | No
             return
         live["probing"] = True
         mask = kwargs.get("attention_mask")
-        mask = torch.ones_like(ids) if mask is None or mask.ndim != 2 else mask
+        if mask is None:
+            mask = torch.ones_like(ids)
+        elif mask.ndim == 4:  # packed questions: real tokens see the first one, padding only itself
+            mask = (mask[:, 0, :, 0] == 0).long()
         states = []
         handle = blocks[when.layer].register_forward_hook(lambda _, __, output: states.append(output))
         model.base_model(ids, attention_mask=mask, use_cache=False)
