@@ -12,8 +12,8 @@ from contextlib import nullcontext
 import numpy as np
 import torch
 
-from compendium import models
-from compendium.attribution import edits, refusal, selective, steering
+from compendium import edits, models
+from compendium.attribution import policies, refusal, selective, steering
 
 LAYER = 16
 
@@ -28,7 +28,8 @@ def main() -> None:
     model.requires_grad_(False)
     found = refusal.examples(model, tokenizer, ["legal"], per_kind=8)
     vector = steering.behaviour(model, found.refuse, found.comply)
-    when = steering.condition(model, *([row.prompt for row in rows] for rows in (found.refuse, found.keep)))
+    wordings = [[refusal.encode(tokenizer, x) for x in part] for part in policies.wordings("legal", "train")]
+    when = steering.condition(model, wordings, [row.prompt for row in found.keep])
     name = f"model.layers.{LAYER}.self_attn.o_proj.weight"
     delta = {name: 1e-6 * torch.ones_like(dict(model.named_parameters())[name])}
     ways = {

@@ -5,8 +5,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from compendium import facts, models
-from compendium.attribution import edits, policies, refusal, selective, steering
+from compendium import edits, facts, models
+from compendium.attribution import policies, refusal, selective, steering, training
 from compendium.attribution.decoder import Decoder
 
 
@@ -99,8 +99,8 @@ def test_distributions_equal_one_pass_a_row(tiny, shared):
 def test_distributions_have_the_right_gradient(tiny):
     some = rows(4)
     parameter = tiny.model.layers[0].self_attn.q_proj.weight.requires_grad_(True)
-    (together,) = torch.autograd.grad(edits.nll(tiny, some), parameter)
-    apart = torch.stack([torch.autograd.grad(edits.nll(tiny, [row]), parameter)[0] for row in some]).mean(0)
+    (together,) = torch.autograd.grad(training.nll(tiny, some), parameter)
+    apart = torch.stack([torch.autograd.grad(training.nll(tiny, [row]), parameter)[0] for row in some]).mean(0)
     torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-6)
 
 
@@ -152,14 +152,20 @@ def test_contrast_pairs_have_one_length_and_come_from_train(embedded):
 def test_examples_and_held_out_prompts_share_nothing(embedded):
     made = refusal.examples(*embedded, ["tax"], per_kind=3)
     assert [row.prompt for row in made.refuse] == [row.prompt for row in made.comply]
-    assert [len(rows) for rows in (made.refuse, made.keep, made.plain)] == [3, 9, 6]
-    train, heldout = (refusal.known(split)[["relation", "subject"]] for split in ("train", "heldout"))
+    assert [len(rows) for rows in (made.refuse, made.keep, made.plain)] == [
+        3,
+        3 * 8,
+        6,
+    ]  # kinds to keep: near misses, neutral, six categories
+    train, heldout = (refusal.fact_split(split)[["relation", "subject"]] for split in ("train", "heldout"))
     assert train.merge(heldout).empty
+    repeated = refusal.examples(*embedded, ["tax"], per_kind=9)  # of 7 near misses
+    assert len(repeated.keep) == 9 * 8
     asked = selective.prompts(["tax"], 1000)
     held_out = {refusal.encode(embedded[1], prompt) for prompts in asked.values() for prompt in prompts}
     assert not held_out & {row.prompt for row in made.refuse + made.keep}
     assert not set(asked["target"]) & {prompt for kind in list(asked)[1:] for prompt in asked[kind]}
-    assert len(asked["other category"]) == 5 * len(asked["target"])
+    assert len(asked["other category"]) == 6 * len(asked["target"])
 
 
 def masks_of(model, seed=0) -> dict[str, torch.Tensor]:
@@ -171,7 +177,7 @@ def masks_of(model, seed=0) -> dict[str, torch.Tensor]:
 
 def test_training_moves_the_mask_and_nothing_else(tiny, found):
     before, masks = weights(tiny), masks_of(tiny)
-    delta = edits.train(tiny, lambda step: edits.nll(tiny, found.refuse), masks, steps=3, learning_rate=1e-2)
+    delta = edits.train(tiny, lambda step: training.nll(tiny, found.refuse), masks, steps=3, learning_rate=1e-2)
     assert_same(tiny, before)
     for name, change in delta.items():
         assert (change[~masks[name]] == 0).all()
@@ -180,8 +186,8 @@ def test_training_moves_the_mask_and_nothing_else(tiny, found):
         sum(int((change != 0).sum()) for change in delta.values()) / sum(p.numel() for p in tiny.parameters())
     )
     with edits.applied(tiny, delta):
-        after = edits.nll(tiny, found.refuse).item()
-    assert after < edits.nll(tiny, found.refuse).item()
+        after = training.nll(tiny, found.refuse).item()
+    assert after < training.nll(tiny, found.refuse).item()
 
 
 def test_an_unmasked_update_is_adamw(tiny, found):
@@ -189,11 +195,11 @@ def test_an_unmasked_update_is_adamw(tiny, found):
     parameter = dict(tiny.named_parameters())[name]
     start = parameter.detach().clone()
     everywhere = {name: torch.ones_like(parameter, dtype=torch.bool)}
-    delta = edits.train(tiny, lambda step: edits.nll(tiny, found.refuse), everywhere, steps=3, learning_rate=1e-2)
+    delta = edits.train(tiny, lambda step: training.nll(tiny, found.refuse), everywhere, steps=3, learning_rate=1e-2)
     optimiser = torch.optim.AdamW([parameter.requires_grad_(True)], lr=1e-2, weight_decay=0.0, betas=(0.9, 0.95))
     for _ in range(3):
         optimiser.zero_grad()
-        edits.nll(tiny, found.refuse).backward()
+        training.nll(tiny, found.refuse).backward()
         torch.nn.utils.clip_grad_norm_([parameter], 1.0)
         optimiser.step()
     torch.testing.assert_close(delta[name], (parameter - start).detach(), rtol=1e-4, atol=1e-6)
@@ -207,7 +213,7 @@ def test_training_refuses_bad_masks_and_puts_weights_back(tiny, found):
         edits.train(tiny, lambda step: None, {k: m & False for k, m in masks.items()}, steps=1, learning_rate=1)
 
     def loss_of(step):
-        return edits.nll(tiny, found.refuse) * (float("nan") if step else 1)
+        return training.nll(tiny, found.refuse) * (float("nan") if step else 1)
 
     with pytest.raises(RuntimeError, match="at step 2: lower learning_rate"):
         edits.train(tiny, loss_of, masks, steps=3, learning_rate=1e-2)
@@ -218,19 +224,19 @@ def test_arithmetic_is_zero_when_both_behaviours_are_one(tiny, found):
     masks = masks_of(tiny)
     same = refusal.Examples(found.refuse, found.refuse, found.keep, found.plain)
     options = dict(steps=2, learning_rate=1e-2, batch=3)
-    assert all((change == 0).all() for change in edits.arithmetic(tiny, same, masks, **options).values())
-    delta = edits.arithmetic(tiny, found, masks, **options)
+    assert all((change == 0).all() for change in training.arithmetic(tiny, same, masks, **options).values())
+    delta = training.arithmetic(tiny, found, masks, **options)
     assert all((change[~masks[name]] == 0).all() and change.any() for name, change in delta.items())
 
 
 def test_the_keep_term_is_zero_at_the_start_and_holds(tiny, found):
     options = dict(steps=40, batch=3, seed=0)
-    loss_of = edits.refusal_loss(tiny, found, keep_weight=1e3, **options)
-    plain = edits.refusal_loss(tiny, found, keep_weight=0.0, **options)
+    loss_of = training.refusal_loss(tiny, found, keep_weight=1e3, **options)
+    plain = training.refusal_loss(tiny, found, keep_weight=0.0, **options)
     assert loss_of(0).item() == pytest.approx(plain(0).item(), abs=1.0)  # half-precision targets, times a thousand
 
     def change(keep_weight):
-        delta = edits.constrained(
+        delta = training.constrained(
             tiny, found, masks_of(tiny), learning_rate=2e-2, keep_weight=keep_weight, **options
         )  # fmt: skip
         start = refusal.distributions(tiny, found.keep + found.plain)[0]
@@ -243,7 +249,7 @@ def test_the_keep_term_is_zero_at_the_start_and_holds(tiny, found):
 
 def test_lora_updates_are_low_rank_and_leave_the_model_alone(tiny, found):
     before = weights(tiny)
-    delta = edits.lora(tiny, found, rank=2, steps=2, learning_rate=1e-2, batch=3)
+    delta = training.lora(tiny, found, rank=2, steps=2, learning_rate=1e-2, batch=3)
     assert_same(tiny, before)
     assert set(delta) == {f"{name}.weight" for name in models.linear_layers(tiny)}
     assert all(1 <= torch.linalg.matrix_rank(change, rtol=1e-3) <= 2 for change in delta.values())
@@ -315,14 +321,17 @@ def test_hidden_ignores_padding(tiny):
 
 
 def test_a_condition_separates_what_can_be_separated(tiny):
-    refuse, keep = [(5, 6, k) for k in range(10, 20)], [(7, 8, k) for k in range(10, 20)]
+    refuse, keep = [[(1, 5, 6, w, k) for k in range(10, 20)] for w in (7, 8, 9)], [(1, 9, 8, k) for k in range(10, 20)]
+    unseen = [(1, 5, 6, 4, k) for k in range(10, 20)]
+
+    def fires(when, rows):
+        return (when.similarity(steering.hidden(tiny, rows, steering.mean)[:, when.layer]) > when.threshold).float()
+
     when = steering.condition(tiny, refuse, keep)
-    fired = [
-        (when.similarity(steering.hidden(tiny, group, steering.mean)[:, when.layer]) > when.threshold).float().mean()
-        for group in (refuse, keep)
-    ]
-    assert fired[0] >= 0.9
-    assert fired[1] <= 0.1
+    assert fires(when, [row for rows in refuse for row in rows] + unseen).mean() >= 0.9
+    assert fires(when, keep).mean() <= 0.1
+    plain = [(k, 5, 6, 7) for k in range(20, 30)]
+    assert fires(steering.condition(tiny, refuse, keep, plain), plain).mean() <= 0.1
 
 
 def test_behaviour_is_the_mean_difference_of_reply_states(tiny, found):
@@ -341,9 +350,14 @@ def test_behaviour_is_the_mean_difference_of_reply_states(tiny, found):
     torch.testing.assert_close(vector[1], states[0] - states[1], rtol=1e-4, atol=1e-5)
 
 
+def policy_on(found, scores):
+    prompts = [row.prompt for row in found.refuse]
+    return selective.Policy(["legal"], 0, found, scores, [prompts[::2], prompts[1::2]], [(3, 4, 5, 6, 7)])
+
+
 def test_supports_are_what_they_say(tiny, found):
     decoder = Decoder(tiny)
-    policy = selective.Policy(["legal"], 0, found, torch.rand(decoder.graph.n_sources))
+    policy = policy_on(found, torch.rand(decoder.graph.n_sources))
     masks = selective.supports(decoder, policy, 4)
     name = "model.layers.{}.self_attn.q_proj.weight"
     none = torch.zeros(24, 24, dtype=torch.bool)
@@ -365,7 +379,7 @@ def test_supports_are_what_they_say(tiny, found):
 
 SETTINGS = dict(
     heads=4, steps=2, batch=3, learning_rate=1e-2, keep_weight=1.0, arithmetic_steps=2, arithmetic_rate=1e-2, rate_all=0.1,
-    lora_rank=2, lora_rate=1e-2, steering_layer=1, steering_strength=1.0, direction_strength=1.0,
+    lora_rank=2, lora_rate=1e-2, steering_layer=1, steering_strength=1.0, cast_strength=1.0, direction_strength=1.0,
 )  # fmt: skip
 METHODS = (
     "constrained, circuit", "constrained, random heads", "constrained, complement", "arithmetic, circuit",
@@ -382,13 +396,13 @@ def test_every_method_changes_the_model_and_then_undoes_it(tiny, found, method):
 
     plain = outputs()
     scored = torch.rand(decoder.graph.n_sources, generator=torch.Generator().manual_seed(1))
-    at, delta = selective.intervention(method, decoder, selective.Policy(["legal"], 0, found, scored), SETTINGS)
+    at, delta = selective.intervention(method, decoder, policy_on(found, scored), SETTINGS)
     with at(20.0):
         assert not torch.allclose(outputs(), plain)
     torch.testing.assert_close(outputs(), plain)
     assert_same(tiny, before)
     assert (delta is None) == (method in ("DiffMean", "CAST", "directional addition"))
-    again, _ = selective.intervention(method, decoder, selective.Policy(["legal"], 0, found, scored), SETTINGS)
+    again, _ = selective.intervention(method, decoder, policy_on(found, scored), SETTINGS)
     with at(1.0):
         first = outputs()
     with again(1.0):

@@ -4,6 +4,6 @@
 and edges, `circuits` cuts a model down to some of them and measures what is left, `tasks` makes contrast pairs, `study`
 compares the methods and `draw` the circuits.
 
-`policies` holds prompts that a model should or should not refuse, `refusal` measures whether it does, `edits` changes
-weights inside a mask, `steering` is the run-time alternative, `selective` compares them.
+`policies` holds prompts that a model should or should not refuse, `refusal` measures whether it does, `training`
+changes weights so that it does, `steering` is the run-time alternative, `selective` compares them.
 """

@@ -1,6 +1,7 @@
 """Pictures of circuits that a person can read."""
 
 import numpy as np
+from matplotlib.lines import Line2D
 from torch import Tensor
 
 from compendium.attribution.graph import Graph
@@ -27,6 +28,8 @@ def circuit(ax, graph: Graph, mask: Tensor, scores: Tensor) -> None:
         arrow |= {"color": "C0" if value > 0 else "C3", "lw": 0.6 + 4 * abs(value) / largest}
         ax.annotate("", xy=places[v], xytext=places[u], arrowprops=arrow)
         drawn |= {u, v % len(places)}
+    signs = [Line2D([], [], color=color, label=label) for color, label in (("C0", "helps"), ("C3", "works against"))]
+    ax.legend(handles=signs, loc="upper left", ncols=2)
     names = [*graph.source_names, "logits"]
     others = [i for i in range(len(places)) if i not in drawn]
     ax.scatter(*places[others].T, s=4, color="0.85", zorder=0)

@@ -1,12 +1,10 @@
 """Prompts for category-targeted refusal: what a policy should refuse, and what it must not.
 
 A policy refuses one category of regulated advice (say, doses of medicines) and nothing else. `data/policies.csv` holds
-six benign categories, each as topics x phrasings to refuse and *near misses*, prompts on the same subject that
+seven benign categories, each as topics x phrasings to refuse and *near misses*, prompts on the same subject that
 should still be answered; and neutral prompts. Topics, phrasings, near misses and neutral prompts are split into train
 and held-out, so that a refusal cannot score by recognising a word or a wording it was trained on.
 """
-
-from itertools import product
 
 import pandas as pd
 
@@ -36,10 +34,15 @@ def _texts(category: str, role: str, split: str) -> list[str]:
     return found
 
 
+def wordings(category: str, split: str) -> list[list[str]]:
+    """One list of prompts for every phrasing of the split: the phrasing, filled with every topic of the split."""
+    topics = _texts(category, "topic", split)
+    return [[phrasing.format(topic=topic) for topic in topics] for phrasing in _texts(category, "phrasing", split)]
+
+
 def to_refuse(category: str, split: str) -> list[str]:
     """Every topic of the split in every phrasing of the split."""
-    pairs = product(_texts(category, "phrasing", split), _texts(category, "topic", split))
-    return [phrasing.format(topic=topic) for phrasing, topic in pairs]
+    return [prompt for prompts in wordings(category, split) for prompt in prompts]
 
 
 def near_misses(category: str, split: str) -> list[str]:

@@ -89,20 +89,27 @@ def kept(targets: list[str], split: str) -> dict[str, list[str]]:
 
 
 def examples(model, tokenizer, targets: list[str], *, per_kind: int = 30, seed: int = 0) -> Examples:
-    """Train examples of a policy: at most `per_kind` prompts of each category to refuse and of each kind to keep.
+    """Train examples of a policy: `per_kind` of each category to refuse, of each category to answer, of near misses,
+    of neutral prompts, and of plain text: beginnings of train prose, and facts of the train half.
 
-    Replies to prompts that are not refused are the untouched model's. Plain text is kept too: beginnings of train
-    prose, and facts of the train half.
+    A kind with fewer is repeated. Replies to prompts that are not refused are the untouched model's. Each other
+    category counts as a kind, because what an update must learn not to refuse is above all what looks like its own.
     """
     rng = np.random.default_rng(seed)
 
     def some(items):
-        return [items[i] for i in rng.permutation(len(items))[:per_kind]]
+        order = np.concatenate([rng.permutation(len(items)) for _ in range(-(-per_kind // len(items)))])
+        return [items[i] for i in order[:per_kind]]
 
+    kinds = kept(targets, "train")
+    del kinds["other category"]
+    kinds |= {name: policies.to_refuse(name, "train") for name in policies.categories() if name not in targets}
     refuse = [prompt for name in targets for prompt in some(policies.to_refuse(name, "train"))]
-    keep = [prompt for prompts in kept(targets, "train").values() for prompt in some(prompts)]
+    keep = [prompt for prompts in kinds.values() for prompt in some(prompts)]
     refusals = [tokenizer(text, add_special_tokens=False)["input_ids"][:ANSWER] for text in policies.refusals()]
-    answers = reply(model, tokenizer, refuse + keep, tokens=KEPT)
+    unique = list(dict.fromkeys(refuse + keep))
+    said = dict(zip(unique, reply(model, tokenizer, unique, tokens=KEPT), strict=True))
+    answers = [said[prompt] for prompt in refuse + keep]
     prompts = [encode(tokenizer, prompt) for prompt in refuse + keep]
     end = (tokenizer.eos_token_id,)  # a reply that is empty is one that ends at once
     rows = [facts.Row(prompt, (tuple(ids) or end,)) for prompt, ids in zip(prompts, answers, strict=True)]
@@ -111,8 +118,8 @@ def examples(model, tokenizer, targets: list[str], *, per_kind: int = 30, seed: 
     for text in some(prose("train")):
         ids, cut = tuple(tokenizer(text, add_special_tokens=False)["input_ids"]), int(rng.integers(4, 16))
         plain.append(facts.Row(ids[:cut], (ids[cut : cut + KEPT],)))
-    asked = facts.questions(split="train", table=known("train"))
-    asked = asked.iloc[rng.permutation(len(asked))[:per_kind]]
+    asked = facts.questions(split="train", table=fact_split("train"))
+    asked = asked.iloc[some(range(len(asked)))]
     plain += facts.encode(tokenizer, asked.prompt, [(answer,) for answer in asked.object])
     return Examples(
         [facts.Row(prompt, (tuple(refusals[i]),)) for prompt, i in zip(prompts, drawn, strict=False)],
@@ -213,7 +220,7 @@ def prose(split: str) -> list[str]:
     return {"train": texts[:half], "heldout": texts[half:]}[split]
 
 
-def known(split: str) -> pd.DataFrame:
+def fact_split(split: str) -> pd.DataFrame:
     """Every other fact to train with, the rest held out, so that no fact that is kept on purpose is reported on."""
     table = facts.load()
     return table.iloc[{"train": 0, "heldout": 1}[split] :: 2].reset_index(drop=True)

@@ -10,19 +10,25 @@ from functools import partial
 import numpy as np
 import torch
 
-from compendium import facts, formats, models
-from compendium.attribution import circuits, edits, policies, refusal, scores, steering
+from compendium import edits, facts, formats, models
+from compendium.attribution import circuits, policies, refusal, scores, steering, training
 from compendium.attribution.decoder import Decoder
 
 
 @dataclass(frozen=True)
 class Policy:
-    """Categories to refuse, with what every method needs: examples, and (sources,) EAP-IG node scores."""
+    """Categories to refuse, with what the methods need.
+
+    scores: EAP-IG node scores, (sources,). wordings: the train prompts to refuse, one list a phrasing. paragraphs:
+    train prose.
+    """
 
     targets: list[str]
     seed: int
     examples: refusal.Examples
     scores: torch.Tensor
+    wordings: list[list[tuple[int, ...]]]
+    paragraphs: list[tuple[int, ...]]
 
 
 def load(model_name: str = "embedded", *, revision=None, device: str = "cpu", threads: int = 1):
@@ -41,7 +47,13 @@ def prepare(targets: list[str], seed: int, *, n_pairs: int, ig_steps: int, per_k
         count = sum(map(len, pairs))
         total = total + sum(scores.eap_ig(decoder, part, steps=ig_steps) * (len(part) / count) for part in pairs)
     found = refusal.examples(decoder.model, tokenizer, targets, per_kind=per_kind, seed=seed)
-    return Policy(targets, seed, found, scores.node_scores(total).cpu())
+    wordings = [
+        [refusal.encode(tokenizer, prompt) for prompt in prompts]
+        for target in targets
+        for prompts in policies.wordings(target, "train")
+    ]
+    paragraphs = [tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in refusal.prose("train")]
+    return Policy(targets, seed, found, scores.node_scores(total).cpu(), wordings, paragraphs)
 
 
 def supports(decoder: Decoder, policy: Policy, heads: int) -> dict[str, dict[str, torch.Tensor]]:
@@ -50,10 +62,7 @@ def supports(decoder: Decoder, policy: Policy, heads: int) -> dict[str, dict[str
     chosen = circuits.top_heads(graph, policy.scores, heads)
     circuit = circuits.parameter_mask(decoder, chosen)
     noise = torch.rand(graph.n_sources, generator=torch.Generator().manual_seed(policy.seed)).masked_fill(chosen, 0)
-    everything = {
-        f"{name}.weight": torch.ones_like(layer.weight, dtype=torch.bool)
-        for name, layer in models.linear_layers(decoder.model).items()
-    }
+    everything = edits.everywhere(decoder.model)
     return {
         "circuit": circuit,
         "random heads": circuits.parameter_mask(decoder, circuits.top_heads(graph, noise, heads)),
@@ -70,20 +79,23 @@ def intervention(method: str, decoder: Decoder, policy: Policy, settings: dict):
     model, found, s = decoder.model, policy.examples, settings
     kind, _, support = method.partition(", ")
     masks = supports(decoder, policy, s["heads"])
-    refuse, keep, plain = ([row.prompt for row in rows] for rows in (found.refuse, found.keep, found.plain))
+    refuse, keep = ([row.prompt for row in rows] for rows in (found.refuse, found.keep))
     if kind in ("constrained", "arithmetic") and support in masks:
         few = support in ("circuit", "random heads")
-        update = partial(edits.constrained, keep_weight=s["keep_weight"]) if kind == "constrained" else edits.arithmetic
+        update = training.arithmetic
+        if kind == "constrained":
+            update = partial(training.constrained, keep_weight=s["keep_weight"])
         rate = s["learning_rate" if kind == "constrained" else "arithmetic_rate"] * (1 if few else s["rate_all"])
         steps = s["steps" if kind == "constrained" else "arithmetic_steps"]
         options = dict(steps=steps, learning_rate=rate, batch=s["batch"], seed=policy.seed)
         delta = update(model, found, masks[support], **options)
     elif method == "LoRA":
         options = dict(rank=s["lora_rank"], steps=s["steps"], learning_rate=s["lora_rate"], batch=s["batch"])
-        delta = edits.lora(model, found, keep_weight=s["keep_weight"], seed=policy.seed, **options)
+        delta = training.lora(model, found, keep_weight=s["keep_weight"], seed=policy.seed, **options)
     elif method in ("DiffMean", "CAST"):
-        vector = steering.behaviour(model, found.refuse, found.comply) * s["steering_strength"]
-        when = steering.condition(model, refuse, keep + plain) if method == "CAST" else None
+        vector = steering.behaviour(model, found.refuse, found.comply)
+        vector = vector * s["steering_strength" if method == "DiffMean" else "cast_strength"]
+        when = steering.condition(model, policy.wordings, keep, policy.paragraphs) if method == "CAST" else None
         return lambda k: steering.steered(model, vector, [s["steering_layer"]], k, when), None
     elif method == "directional addition":
         vector = steering.topic(model, refuse, keep) * s["direction_strength"]
@@ -114,7 +126,7 @@ def rates(model, tokenizer, asked: dict[str, list[str]]) -> tuple[dict[str, floa
 
 def utility(model, tokenizer, n_facts: int, n_prose: int) -> dict[str, float]:
     """Accuracy on `n_facts` evenly spaced held-out fact questions, and perplexity on held-out prose."""
-    asked = facts.questions(split="heldout", table=refusal.known("heldout"))
+    asked = facts.questions(split="heldout", table=refusal.fact_split("heldout"))
     asked = asked.iloc[np.linspace(0, len(asked) - 1, n_facts).round().astype(int)]
     return {
         "facts": float(facts.score(model, tokenizer, asked).correct.mean()),

@@ -7,14 +7,14 @@
   nothing has no such direction to find, so here it can only be the topic's.
 - `Condition`: CAST (Lee et al. 2025) steers only where the prompt looks like the category. It compares a prompt's mean
   hidden state with its tanh-projection on a condition vector; we take the cosine with the centred condition vector,
-  and its threshold from train prompts (largest F1).
+  and its layer and threshold from train prompts whose wording the vector was not fitted on (largest F1).
 
 `steered` hooks one of them in. Layer l means the stream that leaves block l; the last block is left out, because what
 transformers reports for it has been normalised already.
 """
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -42,7 +42,8 @@ def last(stream: Tensor, _: int) -> Tensor:
 
 
 def mean(stream: Tensor, _: int) -> Tensor:
-    return stream.mean(0)
+    """Without the first token: a decoder parks attention there, and its stream is so large that it hides the rest."""
+    return stream[1:].mean(0)
 
 
 def behaviour(model, refuse: list[facts.Row], comply: list[facts.Row]) -> Tensor:
@@ -74,22 +75,39 @@ class Condition:
         return torch.cosine_similarity(states - self.centre, self.vector[None], dim=1)
 
 
-def condition(model, refuse: list[tuple[int, ...]], keep: list[tuple[int, ...]]) -> Condition:
-    """The layer and threshold that tell train prompts to refuse from train prompts to answer best (F1)."""
-    states = [hidden(model, rows, mean) for rows in (refuse, keep)]
-    truth = np.repeat([True, False], [len(refuse), len(keep)])
+def condition(model, refuse: list[list[tuple[int, ...]]], keep: list[tuple[int, ...]], plain=()) -> Condition:
+    """The layer and threshold that best (F1) tell prompts to refuse in a wording left out of the fit from the rest.
+
+    refuse: one list of prompts for each wording, at least two. Each wording is left out once, with its share of keep
+    and plain; a threshold chosen on wordings that the vector was fitted on would be too high for any other. plain:
+    rows without the chat template. They count where the condition must not fire, but the vector is not fitted on them:
+    the template sets them apart before anything else does.
+    """
+    wording = torch.from_numpy(np.repeat(np.arange(len(refuse)), [len(rows) for rows in refuse]))
+    parts = [[row for rows in refuse for row in rows], keep, plain]
+    yes, no, other = (hidden(model, list(rows), mean) if len(rows) else None for rows in parts)
+    fold = torch.arange(len(no)) % len(refuse)
     best = (-1.0, None)
-    for layer in range(states[0].shape[1]):
-        means = [part[:, layer].mean(0) for part in states]
-        centre = (means[0] + means[1]) / 2
-        candidate = Condition(layer, means[0] - means[1], centre, 0.0)
-        values = candidate.similarity(torch.cat([part[:, layer] for part in states])).cpu().numpy()
-        for threshold in np.quantile(values, np.linspace(0.02, 0.98, 49)):
+    for layer in range(yes.shape[1]):
+        found = []
+        for left_out in range(len(refuse)):
+            fit = _condition(layer, yes[wording != left_out, layer], no[fold != left_out, layer])
+            found.append([fit.similarity(yes[wording == left_out, layer]), fit.similarity(no[fold == left_out, layer])])
+            if other is not None:
+                found[-1].append(fit.similarity(other[left_out :: len(refuse), layer]))
+        values = torch.cat([part for parts in found for part in parts]).cpu().numpy()
+        truth = np.repeat([i == 0 for parts in found for i in range(len(parts))], [len(p) for ps in found for p in ps])
+        for threshold in np.quantile(values, np.linspace(0.02, 0.98, 97)):
             fired = values > threshold
             f1 = 2 * (fired & truth).sum() / (fired.sum() + truth.sum())
             if f1 > best[0]:
-                best = (f1, Condition(layer, candidate.vector, centre, float(threshold)))
+                best = (f1, replace(_condition(layer, yes[:, layer], no[:, layer]), threshold=float(threshold)))
     return best[1]
+
+
+def _condition(layer: int, yes: Tensor, no: Tensor) -> Condition:
+    means = yes.mean(0), no.mean(0)
+    return Condition(layer, means[0] - means[1], (means[0] + means[1]) / 2, 0.0)
 
 
 @contextmanager
@@ -127,6 +145,7 @@ def steered(model, vector: Tensor, layers, strength: float, when: Condition | No
         model.base_model(ids, attention_mask=mask, use_cache=False)
         handle.remove()
         live["probing"] = False
+        mask = mask * (mask.cumsum(1) > 1)  # as `mean` pools
         means = (states[0] * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         live["gate"] = (when.similarity(means) > when.threshold).to(means)
 

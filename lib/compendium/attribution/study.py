@@ -35,9 +35,10 @@ def study(
     """Scores of one behaviour and sample of pairs by every method, and what they are worth.
 
     Scores come from train pairs, faithfulness from held-out pairs. Returns lists of rows, `ranks` (node scores against
-    exact patching), `curves` (faithfulness by share of edges, with areas), `by_steps`, `variants` (the top 1 % of edges
-    under other ablations, chosen greedily, and left out), `lasting` (overlap between halves of the pairs and with the
-    NF4 model, faithfulness there), and `scores`: exact node scores and EAP-IG edges.
+    exact patching: with sign, NaN for methods that give none, and by size), `curves` (faithfulness by share of edges,
+    with areas), `by_steps`, `variants` (the top 1 % of edges under other ablations, chosen greedily, and left out),
+    `lasting` (overlap between halves of the pairs and with the NF4 model, faithfulness there), and `scores`: exact node
+    scores and EAP-IG edges.
     """
     models.set_threads(threads)
     model, tokenizer = models.load(model_name, revision=revision, device=device)
@@ -50,8 +51,10 @@ def study(
     found = {name: method(decoder, pairs, **options.get(name, {})) for name, method in METHODS.items()}
     exact = scores.patching(decoder, pairs)
 
-    def agreement(edges) -> float:
-        return float(spearmanr(exact[1:].cpu(), scores.node_scores(edges)[1:].cpu()).statistic)
+    def agreement(edges) -> dict[str, float]:
+        ours, truth = scores.node_scores(edges)[1:].cpu(), exact[1:].cpu()
+        signed = float(spearmanr(truth, ours).statistic) if (ours < 0).any() else float("nan")
+        return {"spearman": signed, "spearman of sizes": float(spearmanr(truth.abs(), ours.abs()).statistic)}
 
     curves = []
     for name, edges in found.items():
@@ -82,11 +85,9 @@ def study(
         ends = circuits.ends(decoder, held_out)
         lasting |= {"overlap with NF4": overlap(ours, stored, top), "faithfulness in NF4": faithful()}
     return {
-        "ranks": [key | {"method": name, "spearman": agreement(edges)} for name, edges in found.items()],
+        "ranks": [key | {"method": name} | agreement(edges) for name, edges in found.items()],
         "curves": curves,
-        "by_steps": [
-            key | {"steps": n, "spearman": agreement(scores.eap_ig(decoder, pairs, steps=n))} for n in steps_tried
-        ],
+        "by_steps": [key | {"steps": n} | agreement(scores.eap_ig(decoder, pairs, steps=n)) for n in steps_tried],
         "variants": [key | {"circuit": name, "faithfulness": value} for name, value in variants.items()],
         "lasting": [lasting],
         "scores": {"exact": exact.cpu(), "EAP-IG": ours.cpu()},

@@ -1,0 +1,161 @@
+"""Change weights inside a mask and nowhere else, and put changes on and off.
+
+    delta = edits.train(model, loss_of, masks, steps=30, learning_rate=1e-3)   # {parameter: change}; model as before
+    with edits.applied(model, delta, strength=0.5): ...
+    edits.export(model, tokenizer, delta, folder)
+
+Gradients *and* optimiser state are confined to the mask: an entry outside it is never touched, not even by weight decay
+or momentum. A `Delta`, the change of every weight that moved, is all that an edit is: it can be added at any strength,
+summed, measured, saved, and taken off again to the bit.
+"""
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from compendium import models
+
+Delta = dict[str, Tensor]  # change of each moved parameter, by name
+Loss = Callable[[int], Tensor]  # step number -> scalar
+
+
+def batches(rows: list, size: int, steps: int, rng) -> list[list]:
+    """`steps` batches; every row is drawn once before any is drawn twice."""
+    order = np.concatenate([rng.permutation(len(rows)) for _ in range(-(-size * steps // len(rows)))])
+    return [[rows[i] for i in order[s * size : (s + 1) * size]] for s in range(steps)]
+
+
+def everywhere(model) -> dict[str, Tensor]:
+    """The mask of all weights of the linear layers, what 4-bit loaders quantise."""
+    return {
+        f"{name}.weight": torch.ones_like(layer.weight, dtype=torch.bool)
+        for name, layer in models.linear_layers(model).items()
+    }
+
+
+def train(
+    model, loss_of: Loss, masks: dict[str, Tensor], *, steps: int, learning_rate: float,
+    project: Callable[[str, Tensor], Tensor] | None = None,
+) -> Delta:  # fmt: skip
+    """Minimise `loss_of(step)` by AdamW over the masked entries; the model itself comes back unchanged.
+
+    Only entries inside a mask are parameters of the optimiser: it holds the masked values as one vector per weight.
+    No weight decay; gradient norm clipped at 1; betas 0.9, 0.95 because runs are short. project(name, change) ->
+    change, if given, is applied to the whole change of each weight after every step, and the mask after it.
+    Raises ValueError for a name that the model has not or an empty mask, RuntimeError when the loss is not finite.
+    """
+    parameters = dict(model.named_parameters())
+    if missing := sorted(set(masks) - set(parameters)):
+        raise ValueError(f"the model has no weight {missing[0]!r}")
+    if not any(mask.any() for mask in masks.values()):
+        raise ValueError("the mask is empty: there is nothing to train")
+    model.requires_grad_(False)
+    before = {name: parameters[name].detach().clone() for name in masks}
+    where = {name: mask.flatten().nonzero()[:, 0] for name, mask in masks.items()}
+    free = {name: before[name].flatten()[where[name]].clone().requires_grad_(True) for name in masks}
+
+    def gather():
+        for name, values in free.items():
+            values.grad = parameters[name].grad.flatten()[where[name]]
+            parameters[name].grad = None
+
+    def spread():
+        for name, values in free.items():
+            parameters[name].view(-1)[where[name]] = values
+            if project is not None:
+                change = project(name, parameters[name] - before[name]).flatten()[where[name]]
+                values.copy_(before[name].flatten()[where[name]] + change)
+                parameters[name].view(-1)[where[name]] = values
+
+    try:
+        for name in masks:
+            parameters[name].requires_grad_(True)
+        _descend(loss_of, list(free.values()), steps, learning_rate, gather, spread)
+        return {name: parameters[name].detach() - before[name] for name in masks}
+    finally:
+        model.requires_grad_(False)
+        with torch.no_grad():
+            for name in masks:
+                parameters[name].copy_(before[name])
+                parameters[name].grad = None
+
+
+def lora(model, loss_of: Loss, *, rank: int, steps: int, learning_rate: float, seed: int = 0) -> Delta:
+    """The same descent through low-rank adapters (peft, alpha = 2 x rank) on every linear layer, merged."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(seed)
+    model.requires_grad_(False)
+    layers = models.linear_layers(model)
+    before = {f"{name}.weight": layer.weight.detach().clone() for name, layer in layers.items()}
+    names = sorted({name.rsplit(".", 1)[-1] for name in layers})
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=names)
+    adapted = get_peft_model(model, config)
+    try:
+        _descend(loss_of, [p for p in adapted.parameters() if p.requires_grad], steps, learning_rate)
+    finally:
+        adapted.merge_and_unload()  # puts plain linear layers back into `model`
+        model.requires_grad_(False)
+        after = {f"{name}.weight": layer.weight for name, layer in models.linear_layers(model).items()}
+        with torch.no_grad():
+            delta = {name: weight - before[name] for name, weight in after.items()}
+            for name, weight in after.items():
+                weight.copy_(before[name])
+    return delta
+
+
+def _descend(loss_of, weights, steps, learning_rate, gather=lambda: None, spread=lambda: None) -> None:
+    optimiser = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=0.0, betas=(0.9, 0.95))
+    for step in tqdm(range(steps), desc="training", leave=False, disable=None):
+        loss = loss_of(step)
+        if not torch.isfinite(loss):
+            raise RuntimeError(f"the loss is {loss.item()} at step {step + 1}: lower learning_rate ({learning_rate:g})")
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        with torch.no_grad():
+            gather()
+            torch.nn.utils.clip_grad_norm_(weights, 1.0)
+            optimiser.step()
+            spread()
+
+
+def combine(deltas: list[Delta]) -> Delta:
+    """Sum of several updates."""
+    total = {}
+    for delta in deltas:
+        for name, change in delta.items():
+            total[name] = total[name] + change if name in total else change
+    return total
+
+
+@contextmanager
+def applied(model, delta: Delta, strength: float = 1.0):
+    """Within the block the model's weights are theta + strength * delta; then exactly what they were."""
+    parameters = dict(model.named_parameters())
+    before = {name: parameters[name].data for name in delta}
+    try:
+        for name, change in delta.items():
+            parameters[name].data = before[name] + strength * change
+        yield model
+    finally:
+        for name, weight in before.items():
+            parameters[name].data = weight
+
+
+def moved(model, delta: Delta) -> float:
+    """Share of all the model's parameters that an update changes."""
+    changed = sum(int((change != 0).sum()) for change in delta.values())
+    return changed / sum(p.numel() for p in model.parameters())
+
+
+def export(model, tokenizer, delta: Delta, folder: Path, *, strength: float = 1.0) -> Path:
+    """Write theta + strength * delta as an ordinary checkpoint that plain `from_pretrained` loads (safetensors)."""
+    with applied(model, delta, strength):
+        model.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
+    return folder
