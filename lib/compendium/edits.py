@@ -56,7 +56,7 @@ def train(
         raise ValueError("the mask is empty: there is nothing to train")
     model.requires_grad_(False)
     before = {name: parameters[name].detach().clone() for name in masks}
-    where = {name: mask.flatten().nonzero()[:, 0] for name, mask in masks.items()}
+    where = {name: slice(None) if mask.all() else mask.flatten().nonzero()[:, 0] for name, mask in masks.items()}
     free = {name: before[name].flatten()[where[name]].clone().requires_grad_(True) for name in masks}
 
     def gather():

@@ -1,48 +1,130 @@
 """Unlearning objectives, one signature: `(model, reference, forget, retain, ...) -> loss`, a scalar to minimise.
 
 `forget` and `retain` are lists of `facts.Row` with one option each, the answer. Sequence log-probabilities are sums
-over answer tokens. `reference` maps rows to the original model's log-probabilities (`Reference`); objectives that do
-not compare with the original ignore it. Formulas are re-derived from the papers named; defaults follow the
-open-unlearning conventions.
+over answer tokens. `reference` is the original model (`Reference`); objectives that do not compare with it ignore it.
+Formulas are re-derived from the papers named; defaults follow the open-unlearning conventions.
+
+| objective | forget term | paper |
+|---|---|---|
+| ascent | -NLL | gradient ascent, no retain term |
+| gradient_difference | -NLL | Liu et al. 2022 |
+| npo | -(2 / beta) log sigmoid(-beta log(p / p_ref)) | Zhang et al. 2024, eq. 3 |
+| simnpo | -(2 / beta) log sigmoid(beta (NLL / tokens - delta)) | Fan et al. 2024 |
+| rmu | distance of layer l's stream to c times a random direction | Li et al. 2024 |
+| learn | NLL: the task vector to be subtracted | Ilharco et al. 2023 |
+
+All but `ascent`, `rmu` and `learn` add alpha times a retain loss: `nll` (the default) or `kl`, the divergence from the
+original model's answers.
 """
+
+import copy
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
+from compendium import facts
 from compendium.facts import Row, log_probs
 
 
 class Reference:
-    """The original model's answer log-probabilities, computed once: `reference(rows) -> (n,)`, nats, no gradient."""
+    """The original model: a frozen copy. `reference(rows) -> (n,)`, answer log-probabilities in nats, no gradient."""
+
+    def __init__(self, model):
+        self.model = copy.deepcopy(model).requires_grad_(False)
+        self.known = {}
 
     @torch.no_grad()
-    def __init__(self, model, rows: list[Row], batch: int = 32):
-        self.known = {}
-        for start in range(0, len(rows), batch):
-            part = rows[start : start + batch]
-            total, _ = log_probs(model, part)
-            self.known |= dict(zip(part, total[:, 0].cpu(), strict=True))
-
-    def __call__(self, rows: list[Row]) -> torch.Tensor:
+    def __call__(self, rows: list[Row], batch: int = 32) -> Tensor:
+        new = [row for row in dict.fromkeys(rows) if row not in self.known]
+        for start in range(0, len(new), batch):
+            part = new[start : start + batch]
+            total, _ = log_probs(self.model, part)
+            self.known |= dict(zip(part, total[:, 0], strict=True))
         return torch.stack([self.known[row] for row in rows])
 
 
-def nll(model, rows: list[Row]) -> torch.Tensor:
+def nll(model, rows: list[Row]) -> Tensor:
     """Mean over rows of the answer's negative log-likelihood per token."""
     total, count = log_probs(model, rows)
     return -(total / count).mean()
 
 
-def gradient_difference(model, reference, forget, retain, *, alpha: float = 1.0):
-    """GradDiff: climb the loss on the forget set, descend it on the retain set (Liu et al. 2022)."""
-    return -nll(model, forget) + alpha * nll(model, retain)
+def kl(model, reference: Reference, rows: list[Row]) -> Tensor:
+    """Mean over answer tokens of KL(original || model), nats."""
+    inputs, positions, *_ = facts.pack(rows, model.dtype, model.device)
+    with torch.no_grad():
+        before = _next_tokens(reference.model, inputs, positions)
+    return (before.exp() * (before - _next_tokens(model, inputs, positions))).sum(-1).mean()
 
 
-def npo(model, reference, forget, retain, *, beta: float = 0.1, alpha: float = 1.0):
-    """Negative preference optimisation (Zhang et al. 2024, eq. 3) plus the retain loss.
+def _next_tokens(model, inputs, positions) -> Tensor:
+    hidden = model.base_model(**inputs, use_cache=False).last_hidden_state.flatten(0, 1)[positions]
+    return model.get_output_embeddings()(hidden).float().log_softmax(-1)
 
-    -(2 / beta) E log sigmoid(-beta log(p / p_ref)): gradient ascent that fades once p is well below p_ref.
-    """
+
+RETAIN = {"nll": lambda model, reference, rows: nll(model, rows), "kl": kl}
+
+
+def ascent(model, reference, forget, retain) -> Tensor:
+    """Gradient ascent on the answers to forget, and nothing else."""
+    return -nll(model, forget)
+
+
+def learn(model, reference, forget, retain) -> Tensor:
+    """Descent on the answers to forget: it makes the task vector that negation then subtracts."""
+    return nll(model, forget)
+
+
+def gradient_difference(model, reference, forget, retain, *, alpha: float = 1.0, keep: str = "nll") -> Tensor:
+    """GradDiff: climb the loss on the forget set, descend it on the retain set."""
+    return -nll(model, forget) + alpha * RETAIN[keep](model, reference, retain)
+
+
+def npo(model, reference, forget, retain, *, beta: float = 0.1, alpha: float = 1.0, keep: str = "nll") -> Tensor:
+    """Negative preference optimisation: gradient ascent that fades once p is well below the original's."""
     total, _ = log_probs(model, forget)
-    ratio = total[:, 0] - reference(forget).to(total.device)
-    return -(2 / beta) * F.logsigmoid(-beta * ratio).mean() + alpha * nll(model, retain)
+    ratio = total[:, 0] - reference(forget)
+    return -(2 / beta) * F.logsigmoid(-beta * ratio).mean() + alpha * RETAIN[keep](model, reference, retain)
+
+
+def simnpo(
+    model, reference, forget, retain, *, beta: float = 4.5, delta: float = 0.0, gamma: float = 0.125,
+    alpha: float = 1.0, keep: str = "nll",
+) -> Tensor:  # fmt: skip
+    """NPO without a reference: the length-normalised NLL takes the ratio's place. gamma weighs the forget term."""
+    total, count = log_probs(model, forget)
+    margin = beta * (-total / count - delta)
+    return -gamma * (2 / beta) * F.logsigmoid(margin).mean() + alpha * RETAIN[keep](model, reference, retain)
+
+
+def rmu(
+    model, reference, forget, retain, *, layer: int = 7, scale: float = 2.0, alpha: float = 1.0, seed: int = 0
+) -> Tensor:  # fmt: skip
+    """Representation misdirection: the stream leaving block `layer - 1` goes to scale times one random unit vector on
+    forget rows, and stays where the original has it on retain rows (mean squared error over all tokens).
+
+    layer: as transformers counts hidden states, 0 being the embedding. seed: of the direction.
+    """
+    direction = torch.randn(model.config.hidden_size, generator=torch.Generator().manual_seed(seed))
+    target = (scale * direction / direction.norm()).to(model.device)
+    there = _stream(model, retain, layer)
+    with torch.no_grad():
+        before = _stream(reference.model, retain, layer)
+    gone = _stream(model, forget, layer)
+    return F.mse_loss(gone, target.expand_as(gone)) + alpha * F.mse_loss(there, before)
+
+
+def _stream(model, rows: list[Row], layer: int) -> Tensor:
+    """(tokens, d): hidden state `layer` at every token of the rows."""
+    inputs, *_ = facts.pack(rows, model.dtype, model.device)
+    real = torch.tensor([[i < len(row) for i in range(inputs["input_ids"].shape[1])] for row in rows])
+    states = model.base_model(**inputs, use_cache=False, output_hidden_states=True).hidden_states
+    if not 0 <= layer < len(states):
+        raise ValueError(f"layer {layer} is not one of the model's {len(states)} hidden states")
+    return states[layer][real.to(model.device)]
+
+
+OBJECTIVES = {
+    "ascent": ascent, "graddiff": gradient_difference, "npo": npo, "simnpo": simnpo, "rmu": rmu, "learn": learn,
+}  # fmt: skip

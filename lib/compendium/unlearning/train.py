@@ -5,21 +5,13 @@ trivially and say nothing about quantisation.
 """
 
 from collections.abc import Iterator
-from itertools import islice
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from compendium import facts, models
+from compendium import edits, facts, models
 from compendium.unlearning import objectives
-
-OBJECTIVES = {"graddiff": objectives.gradient_difference, "npo": objectives.npo}
-
-
-def answer_rows(tokenizer, questions) -> list[facts.Row]:
-    """One training row per question: the prompt and its right answer."""
-    return facts.encode(tokenizer, questions.prompt, [(answer,) for answer in questions.object])
 
 
 def unlearn(
@@ -32,17 +24,17 @@ def unlearn(
     themselves; otherwise low-rank adapters (peft, alpha = 2 x rank), merged into them at the end, the only look then.
     AdamW with its usual betas, no weight decay, constant rate, no warm-up. Raises ValueError for bad arguments.
     """
-    if objective not in OBJECTIVES:
-        raise ValueError(f"unknown objective {objective!r}: choose one of {', '.join(OBJECTIVES)}")
+    if objective not in objectives.OBJECTIVES:
+        raise ValueError(f"unknown objective {objective!r}: choose one of {', '.join(objectives.OBJECTIVES)}")
     if not forget or not retain:
         raise ValueError("both a forget set and a retain set are needed")
     if learning_rate <= 0 or steps < 1:
         raise ValueError("learning_rate must be positive and steps at least 1")
-    loss_of = OBJECTIVES[objective]
+    loss_of = objectives.OBJECTIVES[objective]
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    batches = list(islice(zip(_batches(forget, batch, rng), _batches(retain, batch, rng), strict=True), steps))
-    reference = objectives.Reference(model, list(dict.fromkeys(row for rows, _ in batches for row in rows)))
+    batches = list(zip(*(edits.batches(rows, batch, steps, rng) for rows in (forget, retain)), strict=True))
+    reference = objectives.Reference(model)
     model.requires_grad_(False)
     if lora_rank:
         from peft import LoraConfig, get_peft_model
@@ -72,13 +64,3 @@ def unlearn(
         adapted.merge_and_unload()  # puts plain linear layers back into `model`
     model.requires_grad_(False)
     yield steps
-
-
-def _batches(rows, size, rng):
-    """Endless shuffled batches; every row is seen once before any is seen twice."""
-    order = []
-    while True:
-        while len(order) < size:
-            order += rng.permutation(len(rows)).tolist()
-        batch, order = order[:size], order[size:]
-        yield [rows[i] for i in batch]

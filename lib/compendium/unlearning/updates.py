@@ -135,11 +135,11 @@ def experiment(
     answers, each with a column `weights` ("float32" or "nf4").
     """
     from compendium import facts, formats
-    from compendium.unlearning import train
+    from compendium.unlearning import domains, train
 
     models.set_threads(threads)
     model, tokenizer = models.load(model_name, revision=revision, device=device)
-    rows = [train.answer_rows(tokenizer, facts.questions(split="train", table=table)) for table in (forget, retain)]
+    rows = [domains.answers(tokenizer, facts.questions(split="train", table=table)) for table in (forget, retain)]
     before = snapshot(model)
     settings = dict(objective=objective + (" + LoRA" if lora_rank else ""), learning_rate=learning_rate, seed=seed)
     looks = []

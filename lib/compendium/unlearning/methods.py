@@ -1,0 +1,153 @@
+"""Unlearning methods behind one signature: `(method, subject, settings) -> update`; the model comes back unchanged.
+
+| method | objective | where it may act |
+|---|---|---|
+| GA, GradDiff, NPO, NPO + KL, SimNPO | as `objectives` has them | all linear weights |
+| RMU | rmu | down-projections of the three blocks up to its layer |
+| task vector | learn, subtracted | all linear weights |
+| LoRA | npo | low-rank adapters on all linear layers |
+| SURE | npo | a tenth of the rows, by norm of the forget gradient (Zhang et al. 2025) |
+| null space | npo | all linear weights, changes projected onto inputs that kept facts do not use (as AlphaEdit) |
+| MANSU | npo | 0.5 %, by circuit, forget gradient and Fisher; then floored (`mansu`) |
+| last block | npo | the last block: made to suppress, a control for what looks inside |
+| other answer | learn another fact's answer | the last block, the same |
+
+MANSU's ablations: "MANSU, no floor", "no projection" (the forget gradient alone chooses), "no circuit" (anywhere),
+"random circuit" (as many random weights of random nodes).
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compendium import edits, facts
+from compendium.attribution import circuits
+from compendium.attribution.decoder import Decoder
+from compendium.unlearning import domains, mansu, mechanism, objectives, retain
+
+OBJECTIVE = {
+    "GA": "ascent", "GradDiff": "graddiff", "NPO": "npo", "NPO + KL": "npo", "SimNPO": "simnpo", "RMU": "rmu",
+    "task vector": "learn", "LoRA": "npo", "SURE": "npo", "null space": "npo", "last block": "npo",
+    "other answer": "learn", "MANSU": "npo", "MANSU, no floor": "npo", "MANSU, no projection": "npo",
+    "MANSU, no circuit": "npo", "MANSU, random circuit": "npo",
+}  # fmt: skip
+
+
+@dataclass
+class Subject:
+    """A model and what it should forget, with everything several methods share, computed once when first asked for."""
+
+    model: torch.nn.Module
+    tokenizer: object
+    domain: domains.Domain
+    seed: int = 0
+    fisher_rows: int = 96
+    ig_steps: int = 5
+
+    @cached_property
+    def rows(self) -> tuple[list[facts.Row], list[facts.Row]]:
+        return self.domain.rows(self.tokenizer)
+
+    @cached_property
+    def reference(self) -> objectives.Reference:
+        return objectives.Reference(self.model)
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        return Decoder(self.model.requires_grad_(False))
+
+    @cached_property
+    def pairs(self) -> list:
+        return mechanism.contrast(self.tokenizer, self.domain.forget, seed=self.seed)
+
+    @cached_property
+    def scores(self) -> Tensor:
+        """EAP-IG edge scores of the facts to forget, (sources, destinations)."""
+        return mechanism.attribute(self.decoder, self.pairs, steps=self.ig_steps)
+
+    @cached_property
+    def slope(self) -> dict[str, Tensor]:
+        return mansu.gradient(self.model, self.rows[0])
+
+    @cached_property
+    def fisher(self) -> dict[str, Tensor]:
+        kept = self.rows[1]
+        chosen = np.random.default_rng(self.seed).permutation(len(kept))[: self.fisher_rows]
+        return retain.diagonal(self.model, [kept[i] for i in chosen])
+
+    @cached_property
+    def projectors(self) -> dict[str, Tensor]:
+        return {name: retain.null_space(m) for name, m in retain.second_moments(self.model, self.rows[1]).items()}
+
+
+def masks(method: str, subject: Subject, settings: dict) -> dict[str, Tensor]:
+    """Where a method may act: bool masks by parameter name."""
+    model = subject.model
+    everywhere = edits.everywhere(model)
+    blocks = len(model.get_decoder().layers)
+    if method == "RMU":
+        layer = settings["options"]["layer"]
+        names = [f"layers.{i}.mlp.down_proj.weight" for i in range(layer - 3, layer)]
+        return {name: mask for name, mask in everywhere.items() if name.endswith(tuple(names))}
+    if method in ("last block", "other answer"):
+        return {name: mask for name, mask in everywhere.items() if f"layers.{blocks - 1}." in name}
+    if method == "SURE":
+        norms = {name: part.norm(dim=1) for name, part in subject.slope.items()}
+        least = torch.cat(list(norms.values())).quantile(1 - settings["rows"])
+        chosen = {f"{name}.weight": (norm >= least)[:, None] for name, norm in norms.items()}
+        return {name: mask & chosen[name] for name, mask in everywhere.items() if chosen[name].any()}
+    if not method.startswith("MANSU"):
+        return everywhere
+    nodes, within = subject.scores.sum(1), everywhere
+    if method == "MANSU, random circuit":
+        nodes = torch.rand(nodes.shape, generator=torch.Generator().manual_seed(subject.seed))
+    if method != "MANSU, no circuit":
+        within = circuits.parameter_mask(
+            subject.decoder, mansu.circuit(subject.decoder, nodes.cpu(), settings["circuit"])
+        )
+    fisher = None if method == "MANSU, no projection" else subject.fisher
+    return mansu.support(subject.slope, fisher, within, settings["share"], damping=settings["damping"])
+
+
+def unlearn(method: str, subject: Subject, settings: dict) -> tuple[edits.Delta, dict[str, float]]:
+    """Train a method's update; returns it and notes about it.
+
+    settings: learning_rate, steps, batch; `options`, keywords of the objective; LoRA's `rank`, the task vector's
+    `strength`, SURE's `rows`, and MANSU's circuit, share, damping, reach, budget. Raises ValueError for an unknown
+    method.
+    """
+    if method not in OBJECTIVE:
+        raise ValueError(f"unknown method {method!r}: choose one of {', '.join(OBJECTIVE)}")
+    model, s = subject.model, settings
+    loss = objectives.OBJECTIVES[OBJECTIVE[method]]
+    forget, kept = subject.rows
+    if method == "other answer":
+        forget = domains.answers(subject.tokenizer, mechanism.substituted(subject.domain.forget, subject.seed))
+    rng = np.random.default_rng(subject.seed)
+    drawn = [edits.batches(rows, s["batch"], s["steps"], rng) for rows in (forget, kept)]
+
+    def loss_of(step: int) -> Tensor:
+        return loss(model, subject.reference, drawn[0][step], drawn[1][step], **s.get("options", {}))
+
+    steps = dict(steps=s["steps"], learning_rate=s["learning_rate"])
+    if method == "LoRA":
+        return edits.lora(model, loss_of, rank=s["rank"], seed=subject.seed, **steps), {}
+    project = None
+    if method == "null space":
+        names = {f"{name}.weight": p for name, p in subject.projectors.items()}
+
+        def project(name, change):
+            return change @ names[name]
+
+    delta = edits.train(model, loss_of, masks(method, subject, s), project=project, **steps)
+    if method == "task vector":
+        return {name: -s["strength"] * change for name, change in delta.items()}, {}
+    if not method.startswith("MANSU"):
+        return delta, {}
+    return mansu.permanent(
+        model, delta, subject.slope, subject.fisher, budget=s["budget"], reach=s["reach"],
+        floored=method != "MANSU, no floor",
+    )  # fmt: skip

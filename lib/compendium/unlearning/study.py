@@ -1,0 +1,97 @@
+"""One unlearned model, measured from all sides: the body of a sweep, safe to call in worker processes.
+
+found = study.study("MANSU", "country_capital", "Europe", seed=0, settings={...})
+found["answers"]    # per question: kind, weights (float32, nf4, ...), correct, logprob
+found["facts"]      # one row: what was edited, perplexity, CAD, probe, relearning
+found["relearning"] # accuracy on untaught forgotten facts by step
+"""
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from compendium import edits, facts, formats, models
+from compendium.attribution import refusal
+from compendium.unlearning import cad, domains, mansu, mechanism, methods, updates
+
+
+def load(
+    relation: str, domain: str, seed: int, *, model_name: str = "embedded", revision=None, device: str = "cpu",
+    threads: int = 1, known=None, **limits,
+) -> methods.Subject:  # fmt: skip
+    """A model and what it should forget. limits: `retain` and `far` of `domains.domain`."""
+    models.set_threads(threads)
+    model, tokenizer = models.load(model_name, revision=revision, device=device)
+    found = domains.domain(model, tokenizer, relation, domain, seed=seed, known=known, **limits)
+    return methods.Subject(model, tokenizer, found, seed)
+
+
+def ask(subject: methods.Subject, stored: Iterable[str] = ()) -> pd.DataFrame:
+    """Every held-out question, in full precision and in each format of `stored`; columns kind, weights, correct, ..."""
+    asked = pd.concat(subject.domain.asked, names=["kind"]).reset_index("kind").reset_index(drop=True)
+    found = [facts.score(subject.model, subject.tokenizer, asked).assign(weights="float32")]
+    for fmt in stored:
+        with formats.quantised(subject.model, fmt):
+            found.append(facts.score(subject.model, subject.tokenizer, asked).assign(weights=fmt))
+    return pd.concat(found, ignore_index=True)
+
+
+def inside(subject: methods.Subject, delta: edits.Delta, circuit_share: float = 0.2) -> dict[str, float]:
+    """CAD of an update on the facts to forget (edges and nodes) and, as `retain ...`, on near facts to keep (nodes).
+
+    The circuit is the one `mansu.circuit` finds on the facts to forget; for edges, the strongest 1 %.
+    """
+    decoder, before = subject.decoder, subject.scores
+    nodes = mansu.circuit(decoder, before.sum(1).cpu(), circuit_share)
+    top = before.abs() >= before.abs().flatten().topk(round(0.01 * decoder.graph.n_edges)).values[-1]
+    near = subject.domain.retain.query("relation == @subject.domain.forget.relation.iloc[0]")
+    kept = mechanism.contrast(subject.tokenizer, near, seed=subject.seed)
+    before_kept = mechanism.attribute(decoder, kept, steps=subject.ig_steps)
+    with edits.applied(subject.model, delta):
+        after = mechanism.attribute(decoder, subject.pairs, steps=subject.ig_steps)
+        after_kept = mechanism.attribute(decoder, kept, steps=subject.ig_steps)
+    kept_nodes = mansu.circuit(decoder, before_kept.sum(1).cpu(), circuit_share)
+    found = {
+        "node": cad.divergence(before.sum(1), after.sum(1), nodes.to(before.device)),
+        "edge": cad.divergence(before, after, top),
+        "retain node": cad.divergence(before_kept.sum(1), after_kept.sum(1), kept_nodes.to(before.device)),
+    }
+    return {f"CAD {kind} {name}": value for kind, parts in found.items() for name, value in parts.items()}
+
+
+def study(
+    method: str, relation: str, domain: str, seed: int, settings: dict, *, stored=("nf4",),
+    probe_layers=(10, 15, 20, 25), relearn_looks=(0, 5, 10, 20), relearn_rate: float = 1e-5,
+    n_prose: int = 20, look_inside: bool = True, **source,
+) -> dict:  # fmt: skip
+    """Unlearn by one method and measure. settings: of `methods.unlearn`; source: as `load` takes.
+
+    Method "none" measures the untouched model. look_inside False skips CAD, probe and relearning.
+    """
+    subject = load(relation, domain, seed, **source)
+    model, tokenizer = subject.model, subject.tokenizer
+    key = {"method": method, "domain": subject.domain.name, "seed": seed}
+    before = updates.snapshot(model)
+    delta, notes = methods.unlearn(method, subject, settings) if method != "none" else ({}, {})
+    row = key | notes | {"edited": edits.moved(model, delta)}
+    with edits.applied(model, delta):
+        answers = ask(subject, stored)
+        row["perplexity"] = refusal.perplexity(model, tokenizer, refusal.prose("heldout")[:n_prose])
+        if delta:
+            moved = updates.compare(before, model, density=updates.boundary_density(before), seed=seed)
+            row |= {name: moved[name] for name in ("ratio_mean_gap", "update_mean", "flips")}
+    found = {"answers": answers.assign(**key)}
+    if look_inside:
+        if delta:
+            row |= inside(subject, delta)
+        with edits.applied(model, delta):
+            asked = subject.domain.asked
+            train = facts.questions(split="train", table=subject.domain.retain).groupby("subject").head(1)
+            probes = mechanism.probe(model, tokenizer, train, asked["forget"], probe_layers)
+            row["probe"] = sum(probes.values()) / len(probes)
+            curve = mechanism.relearn(
+                model, tokenizer, subject.domain.forget, looks=relearn_looks, learning_rate=relearn_rate, seed=seed
+            )
+        found["relearning"] = curve.assign(**key)
+        row["relearned"] = curve.accuracy.iloc[-1] - curve.accuracy.iloc[0]
+    return found | {"facts": pd.DataFrame([row])}
