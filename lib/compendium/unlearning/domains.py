@@ -37,32 +37,46 @@ def answers(tokenizer, questions: pd.DataFrame) -> list[facts.Row]:
 
 
 def domain(
-    model, tokenizer, relation: str, name: str, *, seed: int = 0, retain: int = 100, far: int = 100, known=None
+    model, tokenizer, relation: str, name: str, *, seed: int = 0, retain: int = 100, near: int = 60, far: int = 100,
+    pool: int | None = None,
 ) -> Domain:  # fmt: skip
     """Forget the facts of `relation` whose domain is `name`; keep the rest of what the model knows.
 
-    retain, far: at most this many facts to train on, and far ones to ask, drawn by `seed`. known: the facts the model
-    knows, if at hand (`facts.known` takes a while). Raises ValueError when nothing known is to be forgotten, or
-    nothing is left to keep.
+    retain: at most this many facts to train on. near, far: at most this many facts to keep that are asked. Drawn by
+    `seed`. pool: screen only this many facts to keep, half of them near, instead of all, which takes a while.
+    Raises ValueError when nothing known is to be forgotten, or nothing is left to keep.
     """
-    table = facts.known(model, tokenizer) if known is None else known
-    mine = (table.relation == relation) & (table.domain == name)
-    if not mine.any():
+    table = facts.load()
+    mine = table[(table.relation == relation) & (table.domain == name)]
+    if mine.empty:
+        raise ValueError(f"there is no fact of relation {relation!r} and domain {name!r}: see data/README.md")
+    rest = others(table, mine, n=len(table) if pool is None else pool, seed=seed)
+    known = facts.known(model, tokenizer, pd.concat([mine, rest], ignore_index=True))
+    forget = known[(known.relation == relation) & (known.domain == name)].reset_index(drop=True)
+    rest = others(known, mine, n=len(known), seed=seed)
+    same = rest.relation == relation
+    parts = {"near": rest[same], "far": rest[~same]}
+    if forget.empty or any(len(part) < 2 for part in parts.values()):
         raise ValueError(
-            f"the model knows no fact of relation {relation!r} and domain {name!r}: there is none to forget"
+            f"of {relation!r}, {name!r} the model knows {len(forget)} facts to forget, and {len(parts['near'])} near "
+            f"and {len(parts['far'])} far ones to keep: choose another domain, or a larger pool"
         )
-    forget, others = table[mine], table[~mine & ~table.subject.isin(table[mine].object)]
-    rng = np.random.default_rng(seed)
-    others = others.iloc[rng.permutation(len(others))]
-    near, rest = others[others.relation == relation], others[others.relation != relation]
-    if len(near) < 2 or len(rest) < 2:
-        raise ValueError(f"too few facts are left to keep beside {relation!r}, {name!r}: {len(others)}")
-    trained = pd.concat([near[::2], rest[::2]])
-    trained = trained.iloc[rng.permutation(len(trained))[:retain]]
-    asked = {"forget": forget, "near": near[1::2], "far": rest[1::2][:far]}
+    trained = pd.concat([part[::2] for part in parts.values()])
+    trained = trained.iloc[np.random.default_rng(seed).permutation(len(trained))[:retain]].reset_index(drop=True)
+    asked = {"forget": forget, "near": parts["near"][1::2][:near], "far": parts["far"][1::2][:far]}
     return Domain(
         f"{relation}, {name}",
-        forget.reset_index(drop=True),
-        trained.reset_index(drop=True),
-        {kind: facts.questions(split="heldout", table=part, seed=seed) for kind, part in asked.items()},
+        forget,
+        trained,
+        {kind: facts.questions(split="heldout", table=part) for kind, part in asked.items()},
     )
+
+
+def others(table: pd.DataFrame, forget: pd.DataFrame, *, n: int, seed: int = 0) -> pd.DataFrame:
+    """At most n facts besides `forget` and those backwards; half of its relations where there are as many."""
+    key = ["relation", "subject"]
+    mine = pd.MultiIndex.from_frame(table[key]).isin(pd.MultiIndex.from_frame(forget[key]))
+    left = table[~mine & ~table.subject.isin(forget.object)]
+    left = left.iloc[np.random.default_rng(seed).permutation(len(left))]
+    near = left.relation.isin(forget.relation)
+    return pd.concat([left[near].iloc[: max(n // 2, n - (~near).sum())], left[~near]]).iloc[:n].reset_index(drop=True)

@@ -19,7 +19,7 @@ of its size and the scale by as much, so 2^-7 is past it still, whatever the wei
 import torch
 from torch import Tensor
 
-from compendium import nf4
+from compendium import formats, nf4
 
 MARGIN = 2**-7
 
@@ -51,3 +51,21 @@ def floored(weight: Tensor, update: Tensor, *, margin: float = MARGIN) -> Tensor
     most = (1 - margin) * scale - sign * weight.float()
     size = torch.maximum(update.abs().float(), least).minimum(most)
     return torch.where(least.isfinite(), sign * size, 0.0).to(update.dtype)
+
+
+def count(model, update: dict[str, Tensor], dtype=torch.float32) -> dict[str, int]:
+    """The guarantee, counted: weights `edited`, those of them that `flip` their code, and `others` that do.
+
+    Codes are what bitsandbytes stores of the model, saved in `dtype`, before and after. update: changes by parameter
+    name, to be added to the model's weights.
+    """
+    parameters, found = dict(model.named_parameters()), {"edited": 0, "flip": 0, "others": 0}
+    for name, change in update.items():
+        weight = parameters[name].detach()
+        old, new = (
+            nf4.codes(formats.roundtrip(w.to(dtype).float(), "nf4")) for w in (weight, weight + change.to(weight.dtype))
+        )
+        edited, flipped = change != 0, old != new
+        for key, part in (("edited", edited), ("flip", edited & flipped), ("others", flipped & ~edited)):
+            found[key] += int(part.sum())
+    return found

@@ -28,12 +28,25 @@ from compendium.attribution import circuits
 from compendium.attribution.decoder import Decoder
 from compendium.unlearning import domains, mansu, mechanism, objectives, retain
 
-OBJECTIVE = {
-    "GA": "ascent", "GradDiff": "graddiff", "NPO": "npo", "NPO + KL": "npo", "SimNPO": "simnpo", "RMU": "rmu",
-    "task vector": "learn", "LoRA": "npo", "SURE": "npo", "null space": "npo", "last block": "npo",
-    "other answer": "learn", "MANSU": "npo", "MANSU, no floor": "npo", "MANSU, no projection": "npo",
-    "MANSU, no circuit": "npo", "MANSU, random circuit": "npo",
-}  # fmt: skip
+METHODS = {  # objective, and its keywords where they are not the defaults
+    "GA": ("ascent", {}),
+    "GradDiff": ("graddiff", {}),
+    "NPO": ("npo", {}),
+    "NPO + KL": ("npo", {"keep": "kl"}),
+    "SimNPO": ("simnpo", {}),
+    "RMU": ("rmu", {"layer": 7, "scale": 20.0, "alpha": 10.0}),
+    "task vector": ("learn", {}),
+    "LoRA": ("npo", {}),
+    "SURE": ("npo", {}),
+    "null space": ("npo", {}),
+    "last block": ("npo", {}),
+    "other answer": ("learn", {}),
+    "MANSU": ("npo", {}),
+    "MANSU, no floor": ("npo", {}),
+    "MANSU, no projection": ("npo", {}),
+    "MANSU, no circuit": ("npo", {}),
+    "MANSU, random circuit": ("npo", {}),
+}
 
 
 @dataclass
@@ -89,7 +102,7 @@ def masks(method: str, subject: Subject, settings: dict) -> dict[str, Tensor]:
     everywhere = edits.everywhere(model)
     blocks = len(model.get_decoder().layers)
     if method == "RMU":
-        layer = settings["options"]["layer"]
+        layer = (METHODS[method][1] | settings.get("options", {}))["layer"]
         names = [f"layers.{i}.mlp.down_proj.weight" for i in range(layer - 3, layer)]
         return {name: mask for name, mask in everywhere.items() if name.endswith(tuple(names))}
     if method in ("last block", "other answer"):
@@ -119,10 +132,11 @@ def unlearn(method: str, subject: Subject, settings: dict) -> tuple[edits.Delta,
     `strength`, SURE's `rows`, and MANSU's circuit, share, damping, reach, budget. Raises ValueError for an unknown
     method.
     """
-    if method not in OBJECTIVE:
-        raise ValueError(f"unknown method {method!r}: choose one of {', '.join(OBJECTIVE)}")
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
     model, s = subject.model, settings
-    loss = objectives.OBJECTIVES[OBJECTIVE[method]]
+    objective, options = METHODS[method]
+    loss, options = objectives.OBJECTIVES[objective], options | s.get("options", {})
     forget, kept = subject.rows
     if method == "other answer":
         forget = domains.answers(subject.tokenizer, mechanism.substituted(subject.domain.forget, subject.seed))
@@ -130,7 +144,7 @@ def unlearn(method: str, subject: Subject, settings: dict) -> tuple[edits.Delta,
     drawn = [edits.batches(rows, s["batch"], s["steps"], rng) for rows in (forget, kept)]
 
     def loss_of(step: int) -> Tensor:
-        return loss(model, subject.reference, drawn[0][step], drawn[1][step], **s.get("options", {}))
+        return loss(model, subject.reference, drawn[0][step], drawn[1][step], **options)
 
     steps = dict(steps=s["steps"], learning_rate=s["learning_rate"])
     if method == "LoRA":

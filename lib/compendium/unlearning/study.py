@@ -17,12 +17,12 @@ from compendium.unlearning import cad, domains, mansu, mechanism, methods, updat
 
 def load(
     relation: str, domain: str, seed: int, *, model_name: str = "embedded", revision=None, device: str = "cpu",
-    threads: int = 1, known=None, **limits,
+    threads: int = 1, **limits,
 ) -> methods.Subject:  # fmt: skip
-    """A model and what it should forget. limits: `retain` and `far` of `domains.domain`."""
+    """A model and what it should forget. limits: `retain`, `near`, `far` and `pool` of `domains.domain`."""
     models.set_threads(threads)
     model, tokenizer = models.load(model_name, revision=revision, device=device)
-    found = domains.domain(model, tokenizer, relation, domain, seed=seed, known=known, **limits)
+    found = domains.domain(model, tokenizer, relation, domain, seed=seed, **limits)
     return methods.Subject(model, tokenizer, found, seed)
 
 
