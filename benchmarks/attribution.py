@@ -2,7 +2,7 @@
 
     python benchmarks/attribution.py [--threads 2] [--steps 5] [--pairs 20] [--repeats 3]
 
-Where TransformerLens is installed (not part of requirements.txt), its split-hook forward and backward pass is timed on
+Where TransformerLens (before version 4; not part of requirements.txt) is installed, its split-hook forward and backward pass is timed on
 the same prompts too.
 """
 
@@ -26,13 +26,21 @@ def plain(model, tokens, steps: int) -> None:
         model(inputs_embeds=embedding).logits[:, -1].logsumexp(-1).sum().backward()
 
 
-def split_hooks(model, tokenizer, tokens, steps: int):
-    """TransformerLens with per-head results and split q, k, v inputs, on a copy of the weights."""
-    from transformer_lens import HookedTransformer
+def split_hooks(model, tokens, steps: int):
+    """TransformerLens with per-head results and split q, k, v inputs. Random weights of our model's shapes: the work is
+    the same, and it cannot load this model without a hub.
+    """
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
 
-    hooked = HookedTransformer.from_pretrained_no_processing(
-        "HuggingFaceTB/SmolLM2-135M-Instruct", hf_model=model, tokenizer=tokenizer, device="cpu"
-    )
+    c = model.config
+    hooked = HookedTransformer(
+        HookedTransformerConfig(
+            n_layers=c.num_hidden_layers, d_model=c.hidden_size, d_head=c.hidden_size // c.num_attention_heads,
+            n_heads=c.num_attention_heads, n_key_value_heads=c.num_key_value_heads, d_mlp=c.intermediate_size,
+            d_vocab=c.vocab_size, n_ctx=64, act_fn="silu", gated_mlp=True, normalization_type="RMS",
+            positional_embedding_type="rotary", rotary_dim=c.hidden_size // c.num_attention_heads, device="cpu", seed=0,
+        )
+    )  # fmt: skip
     hooked.set_use_attn_result(True)
     hooked.set_use_split_qkv_input(True)
     hooked.set_use_hook_mlp_in(True)
@@ -64,7 +72,7 @@ def main() -> None:
         "exact node patching": lambda: scores.patching(decoder, pairs),
     }
     if importlib.util.find_spec("transformer_lens"):
-        works[f"{given.steps} split-hook forward + backward"] = split_hooks(model, tokenizer, pairs.clean, given.steps)
+        works[f"{given.steps} split-hook forward + backward"] = split_hooks(model, pairs.clean, given.steps)
     times = {name: [] for name in works}
     for repeat in range(given.repeats + 1):
         for name, work in works.items():
