@@ -2,8 +2,8 @@
 
     python benchmarks/attribution.py [--threads 2] [--steps 5] [--pairs 20] [--repeats 3]
 
-Where TransformerLens (before version 4; not part of requirements.txt) is installed, its split-hook forward and backward pass is timed on
-the same prompts too.
+Where TransformerLens (before version 4; not part of requirements.txt) is installed, its split-hook forward and
+backward pass is timed on the same prompts too.
 """
 
 import argparse
