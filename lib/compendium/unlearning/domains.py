@@ -38,12 +38,13 @@ def answers(tokenizer, questions: pd.DataFrame) -> list[facts.Row]:
 
 def domain(
     model, tokenizer, relation: str, name: str, *, seed: int = 0, retain: int = 100, near: int = 60, far: int = 100,
-    pool: int | None = None,
+    forget: int | None = None, pool: int | None = None,
 ) -> Domain:  # fmt: skip
     """Forget the facts of `relation` whose domain is `name`; keep the rest of what the model knows.
 
     retain: at most this many facts to train on. near, far: at most this many facts to keep that are asked. Drawn by
-    `seed`. pool: screen only this many facts to keep, half of them near, instead of all, which takes a while.
+    `seed`. forget: of the facts to forget, screen only the first so many. pool: the same for facts to keep, half of
+    them near; screening all takes a while.
     Raises ValueError when nothing known is to be forgotten, or nothing is left to keep.
     """
     table = facts.load()
@@ -51,22 +52,22 @@ def domain(
     if mine.empty:
         raise ValueError(f"there is no fact of relation {relation!r} and domain {name!r}: see data/README.md")
     rest = others(table, mine, n=len(table) if pool is None else pool, seed=seed)
-    known = facts.known(model, tokenizer, pd.concat([mine, rest], ignore_index=True))
-    forget = known[(known.relation == relation) & (known.domain == name)].reset_index(drop=True)
+    known = facts.known(model, tokenizer, pd.concat([mine[:forget], rest], ignore_index=True))
+    gone = known[(known.relation == relation) & (known.domain == name)].reset_index(drop=True)
     rest = others(known, mine, n=len(known), seed=seed)
     same = rest.relation == relation
     parts = {"near": rest[same], "far": rest[~same]}
-    if forget.empty or any(len(part) < 2 for part in parts.values()):
+    if gone.empty or any(len(part) < 2 for part in parts.values()):
         raise ValueError(
-            f"of {relation!r}, {name!r} the model knows {len(forget)} facts to forget, and {len(parts['near'])} near "
+            f"of {relation!r}, {name!r} the model knows {len(gone)} facts to forget, and {len(parts['near'])} near "
             f"and {len(parts['far'])} far ones to keep: choose another domain, or a larger pool"
         )
     trained = pd.concat([part[::2] for part in parts.values()])
     trained = trained.iloc[np.random.default_rng(seed).permutation(len(trained))[:retain]].reset_index(drop=True)
-    asked = {"forget": forget, "near": parts["near"][1::2][:near], "far": parts["far"][1::2][:far]}
+    asked = {"forget": gone, "near": parts["near"][1::2][:near], "far": parts["far"][1::2][:far]}
     return Domain(
         f"{relation}, {name}",
-        forget,
+        gone,
         trained,
         {kind: facts.questions(split="heldout", table=part) for kind, part in asked.items()},
     )

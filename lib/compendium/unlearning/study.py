@@ -1,9 +1,10 @@
-"""One unlearned model, measured from all sides: the body of a sweep, safe to call in worker processes.
+"""One unlearned model, measured from all sides.
 
-found = study.study("MANSU", "country_capital", "Europe", seed=0, settings={...})
-found["answers"]    # per question: kind, weights (float32, nf4, ...), correct, logprob
-found["facts"]      # one row: what was edited, perplexity, CAD, probe, relearning
-found["relearning"] # accuracy on untaught forgotten facts by step
+subject = study.load("country_capital", "Europe", seed=0)
+found = study.study("MANSU", subject, settings={...})
+found["answers"]     # per question: kind, weights (float32, nf4, ...), correct, logprob
+found["facts"]       # one row: what was edited, perplexity, CAD, probe, relearning
+found["relearning"]  # accuracy on untaught forgotten facts by step
 """
 
 from collections.abc import Iterable
@@ -17,13 +18,13 @@ from compendium.unlearning import cad, domains, mansu, mechanism, methods, updat
 
 def load(
     relation: str, domain: str, seed: int, *, model_name: str = "embedded", revision=None, device: str = "cpu",
-    threads: int = 1, **limits,
+    threads: int = 1, fisher_rows: int = 96, ig_steps: int = 5, **limits,
 ) -> methods.Subject:  # fmt: skip
-    """A model and what it should forget. limits: `retain`, `near`, `far` and `pool` of `domains.domain`."""
+    """A model and what it should forget. fisher_rows, ig_steps: of `methods.Subject`; limits: of `domains.domain`."""
     models.set_threads(threads)
     model, tokenizer = models.load(model_name, revision=revision, device=device)
     found = domains.domain(model, tokenizer, relation, domain, seed=seed, **limits)
-    return methods.Subject(model, tokenizer, found, seed)
+    return methods.Subject(model, tokenizer, found, seed, fisher_rows, ig_steps)
 
 
 def ask(subject: methods.Subject, stored: Iterable[str] = ()) -> pd.DataFrame:
@@ -60,16 +61,15 @@ def inside(subject: methods.Subject, delta: edits.Delta, circuit_share: float = 
 
 
 def study(
-    method: str, relation: str, domain: str, seed: int, settings: dict, *, stored=("nf4",),
+    method: str, subject: methods.Subject, settings: dict, *, stored=("nf4",),
     probe_layers=(10, 15, 20, 25), relearn_looks=(0, 5, 10, 20), relearn_rate: float = 1e-5,
-    n_prose: int = 20, look_inside: bool = True, **source,
+    n_prose: int = 20, look_inside: bool = True,
 ) -> dict:  # fmt: skip
-    """Unlearn by one method and measure. settings: of `methods.unlearn`; source: as `load` takes.
+    """Unlearn by one method and measure; the model comes back unchanged. settings: of `methods.unlearn`.
 
     Method "none" measures the untouched model. look_inside False skips CAD, probe and relearning.
     """
-    subject = load(relation, domain, seed, **source)
-    model, tokenizer = subject.model, subject.tokenizer
+    model, tokenizer, seed = subject.model, subject.tokenizer, subject.seed
     key = {"method": method, "domain": subject.domain.name, "seed": seed}
     before = updates.snapshot(model)
     delta, notes = methods.unlearn(method, subject, settings) if method != "none" else ({}, {})
