@@ -36,6 +36,19 @@ def test_a_model_that_lost_everything_is_not_erased_cleanly(embedded, europe, tm
     audit.draw(found).savefig(tmp_path / "audit.png")
 
 
+def test_an_untouched_model_has_forgotten_nothing(embedded, europe):
+    model, tokenizer = embedded
+    found = audit.audit(
+        model, copy.deepcopy(model), tokenizer, europe, n_retain=6, n_pairs=6, ig_steps=1, stored=("q8_0",)
+    )
+    assert found["properties"] == {"forgotten": False, "retained": True, "permanent": True, "erased": False}
+    assert found["measured"]["retain change"] == 0
+    assert found["measured"]["CAD cosine"] == pytest.approx(0, abs=1e-5)
+    low, high = found["intervals"]["retain change"]
+    assert low < 0 < high  # a handful of facts proves little
+    assert not found["settled"]["retained"]
+
+
 def test_others_are_neither_the_facts_nor_the_facts_backwards(europe):
     found = domains.others(facts.load(), europe, n=30)
     assert len(found) == 30

@@ -12,11 +12,10 @@ def main(argv=None) -> None:
     command = parser.add_subparsers(dest="command", required=True).add_parser(
         "audit", help="forgotten, retained, permanent, erased? of two checkpoints"
     )
-    command.add_argument("--base", required=True, help="'embedded', a folder, or a hub id")
+    command.add_argument("--base", required=True, help="'embedded', a folder, or owner/model@commit on a hub")
     command.add_argument("--edited", required=True, help="the same, after unlearning")
     command.add_argument("--facts", required=True, help="CSV of the facts to forget: relation, subject, object, domain")
     command.add_argument("--out", help="folder for audit.json and audit.png")
-    command.add_argument("--revision", help="40-digit commit, for hub ids")
     command.add_argument("--device", default="cpu")
     command.add_argument("--threads", type=int, default=2)
     command.add_argument("--formats", nargs="+", default=["nf4"], choices=list(formats.FORMATS), dest="stored")
