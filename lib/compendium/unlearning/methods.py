@@ -13,7 +13,7 @@
 | other answer | learn another fact's answer | the last block, the same |
 
 MANSU's ablations: "MANSU, no floor", "no projection" (the forget gradient alone chooses), "no circuit" (anywhere),
-"random circuit" (as many random weights of random nodes).
+"random circuit" (the same choice of weights inside random nodes).
 """
 
 from dataclasses import dataclass
