@@ -1,17 +1,26 @@
-"""`python -m compendium.unlearning audit --base A --edited B --facts F.csv`: see `compendium.unlearning.audit`."""
+"""Unlearning from the command line: `audit` two checkpoints (`compendium.unlearning.audit`), or what the pipeline runs
+(`known`, `runs`: `compendium.unlearning.runs`).
+"""
 
 import argparse
 import sys
+from pathlib import Path
 
-from compendium import formats
-from compendium.unlearning import audit
+import pandas as pd
+
+from compendium import formats, run
+from compendium.unlearning import audit, runs
 
 
 def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m compendium.unlearning", description=__doc__.split(":")[0])
-    command = parser.add_subparsers(dest="command", required=True).add_parser(
-        "audit", help="forgotten, retained, permanent, erased? of two checkpoints"
-    )
+    parser = argparse.ArgumentParser(prog="python -m compendium.unlearning", description="Unlearning, measured.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("known", help="write data/known.csv: the facts the embedded model knows")
+    command = commands.add_parser("runs", help="every method on one domain and seed, into data/unlearned/")
+    command.add_argument("settings", type=Path, help="YAML file: rates (a CSV), settings, limits, options, ...")
+    command.add_argument("domain", help="relation and domain, as in country_capital-Europe")
+    command.add_argument("seed", type=int)
+    command = commands.add_parser("audit", help="forgotten, retained, permanent, erased? of two checkpoints")
     command.add_argument("--base", required=True, help="'embedded', a folder, or owner/model@commit on a hub")
     command.add_argument("--edited", required=True, help="the same, after unlearning")
     command.add_argument("--facts", required=True, help="CSV of the facts to forget: relation, subject, object, domain")
@@ -20,10 +29,19 @@ def main(argv=None) -> None:
     command.add_argument("--threads", type=int, default=2)
     command.add_argument("--formats", nargs="+", default=["nf4"], choices=list(formats.FORMATS), dest="stored")
     given = vars(parser.parse_args(argv))
-    del given["command"]
+    command = given.pop("command")
     try:
-        audit.run(given.pop("base"), given.pop("edited"), given.pop("facts"), **given)
-    except (ValueError, OSError) as error:
+        if command == "audit":
+            audit.run(given.pop("base"), given.pop("edited"), given.pop("facts"), **given)
+        elif command == "known":
+            print(f"{len(runs.known())} facts known, in {runs.KNOWN.name}")
+        else:
+            settings = run.read_yaml(given["settings"])
+            rates = pd.read_csv(settings.pop("rates")).set_index("method").learning_rate.to_dict()
+            rates |= {name: rates[name.split(",")[0]] for name in settings.pop("ablations")}
+            domain, seed = given["domain"].replace("-", ", ", 1), given["seed"]
+            runs.run(domain, seed, rates=rates, out=runs.folder(domain, seed), **settings)
+    except (ValueError, OSError, run.RunError) as error:
         sys.exit(f"error: {error}")
 
 

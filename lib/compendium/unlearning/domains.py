@@ -38,22 +38,24 @@ def answers(tokenizer, questions: pd.DataFrame) -> list[facts.Row]:
 
 def domain(
     model, tokenizer, relation: str, name: str, *, seed: int = 0, retain: int = 100, near: int = 60, far: int = 100,
-    forget: int | None = None, pool: int | None = None,
+    forget: int | None = None, pool: int | None = None, known: pd.DataFrame | None = None,
 ) -> Domain:  # fmt: skip
     """Forget the facts of `relation` whose domain is `name`; keep the rest of what the model knows.
 
     retain: at most this many facts to train on. near, far: at most this many facts to keep that are asked. Drawn by
-    `seed`. forget: of the facts to forget, screen only the first so many. pool: the same for facts to keep, half of
-    them near; screening all takes a while.
+    `seed`. forget: of the facts to forget, take only the first so many. pool: screen only so many facts to keep, half
+    of them near; screening all takes a while. known: the facts that the model knows, if `facts.known` has found them
+    already; then nothing is screened.
     Raises ValueError when nothing known is to be forgotten, or nothing is left to keep.
     """
     table = facts.load()
     mine = table[(table.relation == relation) & (table.domain == name)]
     if mine.empty:
         raise ValueError(f"there is no fact of relation {relation!r} and domain {name!r}: see data/README.md")
-    rest = others(table, mine, n=len(table) if pool is None else pool, seed=seed)
-    known = facts.known(model, tokenizer, pd.concat([mine[:forget], rest], ignore_index=True))
-    gone = known[(known.relation == relation) & (known.domain == name)].reset_index(drop=True)
+    if known is None:
+        rest = others(table, mine, n=len(table) if pool is None else pool, seed=seed)
+        known = facts.known(model, tokenizer, pd.concat([mine[:forget], rest], ignore_index=True))
+    gone = known[(known.relation == relation) & (known.domain == name)].iloc[:forget].reset_index(drop=True)
     rest = others(known, mine, n=len(known), seed=seed)
     same = rest.relation == relation
     parts = {"near": rest[same], "far": rest[~same]}

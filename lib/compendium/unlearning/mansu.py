@@ -91,8 +91,8 @@ def permanent(
     """The update with every entry past its boundary or gone, and what became of it.
 
     reach: entries that moved less than this share of the way to their boundary are dropped. budget: the largest
-    predicted rise of the retain loss, nats a row; None: no bound; entries are taken by |slope x change| for what they
-    cost. floored False leaves the update as it was trained.
+    predicted rise of the retain loss, nats a row; None: no bound; entries are taken by -slope x change, how far they
+    lower the log-probability of what should go, for what they cost. floored False leaves the update as it was trained.
     Returns the update and shares of all parameters: `trained`, `dropped` (too small, or no guarantee), `unaffordable`,
     `edited`; and `predicted_rise`, nats a row.
     """
@@ -109,7 +109,7 @@ def permanent(
     sizes = [sum(int((part != 0).sum()) for part in parts.values()) for parts in (delta, made)]
     layer = {name: name.removesuffix(".weight") for name in made}
     if budget is not None:
-        gain = {name: (slope[layer[name]] * change).abs() for name, change in made.items()}
+        gain = {name: (-slope[layer[name]] * change).clamp(min=0) for name, change in made.items()}
         cost = {name: 0.5 * fisher[layer[name]] * change**2 for name, change in made.items()}
         taken = retain.affordable(gain, cost, budget)
         made = {name: torch.where(taken[name], change, 0.0) for name, change in made.items()}

@@ -18,25 +18,25 @@ from compendium.unlearning import domains, objectives
 
 
 def contrast(tokenizer, table: pd.DataFrame, *, seed: int = 0, template: int = 0) -> list[Pairs]:
-    """Attribution pairs, one `Pairs` per prompt length: every fact of `table` against another one.
+    """Attribution pairs, one `Pairs` per relation and prompt length: every fact against another one.
 
     clean: the fact's prompt in train template number `template`; corrupt: the same with another subject of as many
     tokens; right and wrong: the first tokens of their answers, which must differ. Facts without a partner are left out.
     Raises ValueError when no two facts fit together.
     """
     asked = facts.questions(split="train", table=table)
-    wordings = facts.templates(table.relation.iloc[0], "train")
-    asked = asked[asked.template == wordings[template]]
+    first = {relation: facts.templates(relation, "train")[template] for relation in table.relation.unique()}
+    asked = asked[asked.template == asked.relation.map(first)]
     rows = facts.encode(tokenizer, asked.prompt, [(answer,) for answer in asked.object])
     rng = np.random.default_rng(seed)
-    by_length = {}
-    for row in rows:
-        by_length.setdefault(len(row.prompt), []).append(row)
+    alike = {}  # one relation, one prompt length
+    for relation, row in zip(asked.relation, rows, strict=True):
+        alike.setdefault((relation, len(row.prompt)), []).append(row)
     found = []
-    for length in sorted(by_length):
+    for key in sorted(alike):
         kept = []
-        for row in by_length[length]:
-            others = [o for o in by_length[length] if o.options[0][0] != row.options[0][0] and o.prompt != row.prompt]
+        for row in alike[key]:
+            others = [o for o in alike[key] if o.options[0][0] != row.options[0][0] and o.prompt != row.prompt]
             if others:
                 kept.append((row, others[rng.integers(len(others))]))
         if kept:

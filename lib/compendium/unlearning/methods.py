@@ -26,14 +26,14 @@ from torch import Tensor
 from compendium import edits, facts
 from compendium.attribution import circuits
 from compendium.attribution.decoder import Decoder
-from compendium.unlearning import domains, mansu, mechanism, objectives, retain
+from compendium.unlearning import domains, mansu, mechanism, objectives, retain, updates
 
 METHODS = {  # objective, and its keywords where they are not the defaults
     "GA": ("ascent", {}),
     "GradDiff": ("graddiff", {}),
     "NPO": ("npo", {}),
     "NPO + KL": ("npo", {"keep": "kl"}),
-    "SimNPO": ("simnpo", {}),
+    "SimNPO": ("simnpo", {"gamma": 1.0, "beta": 0.5}),  # at the usual 0.125 and 4.5, it does not forget here
     "RMU": ("rmu", {"layer": 7, "scale": 20.0, "alpha": 10.0}),
     "task vector": ("learn", {}),
     "LoRA": ("npo", {}),
@@ -67,6 +67,15 @@ class Subject:
     @cached_property
     def reference(self) -> objectives.Reference:
         return objectives.Reference(self.model)
+
+    @cached_property
+    def untouched(self) -> dict[str, Tensor]:
+        """The weights of all linear layers, before anything is unlearned."""
+        return updates.snapshot(self.model)
+
+    @cached_property
+    def density(self) -> float:
+        return updates.boundary_density(self.untouched)
 
     @cached_property
     def decoder(self) -> Decoder:
@@ -128,9 +137,9 @@ def masks(method: str, subject: Subject, settings: dict) -> dict[str, Tensor]:
 def unlearn(method: str, subject: Subject, settings: dict) -> tuple[edits.Delta, dict[str, float]]:
     """Train a method's update; returns it and notes about it.
 
-    settings: learning_rate, steps, batch; `options`, keywords of the objective; LoRA's `rank`, the task vector's
-    `strength`, SURE's `rows`, and MANSU's circuit, share, damping, reach, budget. Raises ValueError for an unknown
-    method.
+    settings: learning_rate, steps, batch, retain_batch (rows a step); `options`, keywords of the objective; LoRA's
+    `rank`, the task vector's `strength`, SURE's `rows`, and MANSU's circuit, share, damping, reach, budget. Raises
+    ValueError for an unknown method.
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
@@ -141,7 +150,9 @@ def unlearn(method: str, subject: Subject, settings: dict) -> tuple[edits.Delta,
     if method == "other answer":
         forget = domains.answers(subject.tokenizer, mechanism.substituted(subject.domain.forget, subject.seed))
     rng = np.random.default_rng(subject.seed)
-    drawn = [edits.batches(rows, s["batch"], s["steps"], rng) for rows in (forget, kept)]
+    drawn = [
+        edits.batches(rows, s[size], s["steps"], rng) for rows, size in ((forget, "batch"), (kept, "retain_batch"))
+    ]
 
     def loss_of(step: int) -> Tensor:
         return loss(model, subject.reference, drawn[0][step], drawn[1][step], **options)

@@ -76,16 +76,26 @@ def learn(model, reference, forget, retain) -> Tensor:
     return nll(model, forget)
 
 
+def _terms(model, reference, forget, retain, keep) -> tuple[Tensor, Tensor, Tensor]:
+    """Forget rows' log-probabilities and numbers of tokens, and the retain loss; one pass where both are of a kind."""
+    if keep != "nll":
+        total, count = log_probs(model, forget)
+        return total[:, 0], count[:, 0], RETAIN[keep](model, reference, retain)
+    total, count = (part[:, 0] for part in log_probs(model, [*forget, *retain]))
+    n = len(forget)
+    return total[:n], count[:n], -(total[n:] / count[n:]).mean()
+
+
 def gradient_difference(model, reference, forget, retain, *, alpha: float = 1.0, keep: str = "nll") -> Tensor:
     """GradDiff: climb the loss on the forget set, descend it on the retain set."""
-    return -nll(model, forget) + alpha * RETAIN[keep](model, reference, retain)
+    total, count, kept = _terms(model, reference, forget, retain, keep)
+    return (total / count).mean() + alpha * kept
 
 
 def npo(model, reference, forget, retain, *, beta: float = 0.1, alpha: float = 1.0, keep: str = "nll") -> Tensor:
     """Negative preference optimisation: gradient ascent that fades once p is well below the original's."""
-    total, _ = log_probs(model, forget)
-    ratio = total[:, 0] - reference(forget)
-    return -(2 / beta) * F.logsigmoid(-beta * ratio).mean() + alpha * RETAIN[keep](model, reference, retain)
+    total, _, kept = _terms(model, reference, forget, retain, keep)
+    return -(2 / beta) * F.logsigmoid(-beta * (total - reference(forget))).mean() + alpha * kept
 
 
 def simnpo(
@@ -93,9 +103,8 @@ def simnpo(
     alpha: float = 1.0, keep: str = "nll",
 ) -> Tensor:  # fmt: skip
     """NPO without a reference: the length-normalised NLL takes the ratio's place. gamma weighs the forget term."""
-    total, count = log_probs(model, forget)
-    margin = beta * (-total / count - delta)
-    return -gamma * (2 / beta) * F.logsigmoid(margin).mean() + alpha * RETAIN[keep](model, reference, retain)
+    total, count, kept = _terms(model, reference, forget, retain, keep)
+    return -gamma * (2 / beta) * F.logsigmoid(beta * (-total / count - delta)).mean() + alpha * kept
 
 
 def rmu(

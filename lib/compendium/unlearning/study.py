@@ -10,10 +10,11 @@ found["relearning"]  # accuracy on untaught forgotten facts by step
 from collections.abc import Iterable
 
 import pandas as pd
+import torch
 
 from compendium import edits, facts, formats, models
 from compendium.attribution import refusal
-from compendium.unlearning import cad, domains, mansu, mechanism, methods, updates
+from compendium.unlearning import cad, domains, floor, mansu, mechanism, methods, updates
 
 
 def load(
@@ -27,63 +28,76 @@ def load(
     return methods.Subject(model, tokenizer, found, seed, fisher_rows, ig_steps)
 
 
-def ask(subject: methods.Subject, stored: Iterable[str] = ()) -> pd.DataFrame:
-    """Every held-out question, in full precision and in each format of `stored`; columns kind, weights, correct, ..."""
+def ask(subject: methods.Subject, stored: Iterable[str] = (), kinds=("forget", "near", "far")) -> pd.DataFrame:
+    """Every held-out question, in full precision and in each format of `stored`; columns kind, weights, correct, ...
+
+    kinds: of question that are asked in the formats; in full precision all are.
+    """
     asked = pd.concat(subject.domain.asked, names=["kind"]).reset_index("kind").reset_index(drop=True)
     found = [facts.score(subject.model, subject.tokenizer, asked).assign(weights="float32")]
     for fmt in stored:
         with formats.quantised(subject.model, fmt):
-            found.append(facts.score(subject.model, subject.tokenizer, asked).assign(weights=fmt))
+            part = asked[asked.kind.isin(kinds)]
+            found.append(facts.score(subject.model, subject.tokenizer, part).assign(weights=fmt))
     return pd.concat(found, ignore_index=True)
 
 
 def inside(subject: methods.Subject, delta: edits.Delta, circuit_share: float = 0.2) -> dict[str, float]:
     """CAD of an update on the facts to forget (edges and nodes) and, as `retain ...`, on near facts to keep (nodes).
 
-    The circuit is the one `mansu.circuit` finds on the facts to forget; for edges, the strongest 1 %.
+    The circuit is the one `mansu.circuit` finds on the facts to forget; for edges, the strongest 1 %. Without an
+    update (delta empty), the noise floor: the same between two halves of the facts on the untouched model.
     """
     decoder, before = subject.decoder, subject.scores
-    nodes = mansu.circuit(decoder, before.sum(1).cpu(), circuit_share)
-    top = before.abs() >= before.abs().flatten().topk(round(0.01 * decoder.graph.n_edges)).values[-1]
     near = subject.domain.retain.query("relation == @subject.domain.forget.relation.iloc[0]")
     kept = mechanism.contrast(subject.tokenizer, near, seed=subject.seed)
     before_kept = mechanism.attribute(decoder, kept, steps=subject.ig_steps)
+
+    def again(pairs):
+        return mechanism.attribute(decoder, pairs, steps=subject.ig_steps)
+
+    def compared(name, old, new):
+        nodes = mansu.circuit(decoder, old.sum(1).cpu(), circuit_share).to(old.device)
+        return {f"CAD {name} {key}": value for key, value in cad.divergence(old.sum(1), new.sum(1), nodes).items()}
+
+    halves = [[part[i::2] for part in pairs if len(part) > 1] for pairs in (subject.pairs, kept) for i in (0, 1)]
     with edits.applied(subject.model, delta):
-        after = mechanism.attribute(decoder, subject.pairs, steps=subject.ig_steps)
-        after_kept = mechanism.attribute(decoder, kept, steps=subject.ig_steps)
-    kept_nodes = mansu.circuit(decoder, before_kept.sum(1).cpu(), circuit_share)
-    found = {
-        "node": cad.divergence(before.sum(1), after.sum(1), nodes.to(before.device)),
-        "edge": cad.divergence(before, after, top),
-        "retain node": cad.divergence(before_kept.sum(1), after_kept.sum(1), kept_nodes.to(before.device)),
-    }
-    return {f"CAD {kind} {name}": value for kind, parts in found.items() for name, value in parts.items()}
+        old, new, old_kept, new_kept = (
+            (before, again(subject.pairs), before_kept, again(kept)) if delta else map(again, halves)
+        )
+    top = old.abs() >= old.abs().flatten().topk(round(0.01 * decoder.graph.n_edges)).values[-1]
+    edge = {f"CAD edge {key}": value for key, value in cad.divergence(old, new, top).items()}
+    return compared("node", old, new) | edge | compared("retain node", old_kept, new_kept)
 
 
 def study(
-    method: str, subject: methods.Subject, settings: dict, *, stored=("nf4",),
-    probe_layers=(10, 15, 20, 25), relearn_looks=(0, 5, 10, 20), relearn_rate: float = 1e-5,
-    n_prose: int = 20, look_inside: bool = True,
+    method: str, subject: methods.Subject, settings: dict, *, stored=("nf4",), kinds=("forget", "near", "far"),
+    probe_layers=(10, 15, 20, 25), relearn_looks=(0, 4, 8, 12), relearn_rate: float = 1e-5, n_prose: int = 20,
+    look_inside: bool = True,
 ) -> dict:  # fmt: skip
     """Unlearn by one method and measure; the model comes back unchanged. settings: of `methods.unlearn`.
 
-    Method "none" measures the untouched model. look_inside False skips CAD, probe and relearning.
+    Method "none" measures the untouched model. stored, kinds: of `ask`. look_inside False skips CAD, probe and
+    relearning. Returns tables `answers` (one row a question and format), `facts` (one row) and `relearning`.
     """
     model, tokenizer, seed = subject.model, subject.tokenizer, subject.seed
-    key = {"method": method, "domain": subject.domain.name, "seed": seed}
-    before = updates.snapshot(model)
+    key = {"domain": subject.domain.name, "seed": seed, "method": method}
+    before = subject.untouched
     delta, notes = methods.unlearn(method, subject, settings) if method != "none" else ({}, {})
     row = key | notes | {"edited": edits.moved(model, delta)}
+    if method.startswith("MANSU"):
+        for dtype in (torch.float32, torch.bfloat16):
+            counted = floor.count(model, delta, dtype)
+            row |= {f"{name}, {str(dtype).removeprefix('torch.')}": number for name, number in counted.items()}
     with edits.applied(model, delta):
-        answers = ask(subject, stored)
+        answers = ask(subject, stored, kinds)
         row["perplexity"] = refusal.perplexity(model, tokenizer, refusal.prose("heldout")[:n_prose])
         if delta:
-            moved = updates.compare(before, model, density=updates.boundary_density(before), seed=seed)
+            moved = updates.compare(before, model, density=subject.density, seed=seed)
             row |= {name: moved[name] for name in ("ratio_mean_gap", "update_mean", "flips")}
-    found = {"answers": answers.assign(**key)}
+    found = {"answers": answers.assign(**key), "relearning": pd.DataFrame()}
     if look_inside:
-        if delta:
-            row |= inside(subject, delta)
+        row |= inside(subject, delta)
         with edits.applied(model, delta):
             asked = subject.domain.asked
             train = facts.questions(split="train", table=subject.domain.retain).groupby("subject").head(1)
