@@ -111,7 +111,7 @@ def test_a_permanent_update_flips_every_code_it_edits_and_no_other(tiny, budget)
 
 
 SETTINGS = dict(
-    learning_rate=1e-2, steps=2, batch=3, rows=0.2, rank=2, strength=1.0, circuit=0.5, share=0.02, damping=1.0,
+    learning_rate=1e-2, steps=2, batch=3, retain_batch=4, rows=0.2, rank=2, strength=1.0, circuit=0.5, share=0.02, damping=1.0,
     budget=None, reach=0.5,
 )  # fmt: skip
 
@@ -152,6 +152,18 @@ def test_the_task_vector_is_subtracted(subject):
         assert logp() < before
 
 
+def test_weights_kept_in_bfloat16_lose_updates_below_its_spacing(subject):
+    subject.model.load_state_dict({name: p.bfloat16().float() for name, p in subject.model.state_dict().items()})
+    small = SETTINGS | {"learning_rate": 1e-6}
+    full, _ = methods.unlearn("NPO", subject, small)
+    rounded, _ = methods.unlearn("NPO", subject, small | {"master": "bfloat16"})
+    before = dict(subject.model.named_parameters())
+    assert edits.moved(subject.model, rounded) < 0.1 * edits.moved(subject.model, full)
+    for name, change in rounded.items():
+        after = before[name] + change
+        torch.testing.assert_close(after, after.bfloat16().float(), rtol=1e-6, atol=0)
+
+
 def test_unknown_methods_are_refused(subject):
     with pytest.raises(ValueError, match="unknown method 'GD': choose one of GA"):
         methods.unlearn("GD", subject, SETTINGS)
@@ -179,6 +191,10 @@ def test_a_domain_keeps_what_is_trained_and_asked_apart(embedded, monkeypatch):
     small = domains.domain(model, tokenizer, "country_capital", "Europe", pool=20, near=3, far=4)
     assert len(small.retain) == 10
     assert [len(part) for part in small.asked.values()] == [2 * len(found.forget), 6, 8]
+    listed = facts.load()
+    unasked = domains.domain(None, tokenizer, "country_capital", "Europe", seed=1, forget=7, known=listed)
+    assert len(unasked.forget) == 7
+    pd.testing.assert_frame_equal(unasked.retain, found.retain)
     with pytest.raises(ValueError, match="there is no fact of relation 'country_capital' and domain 'Atlantis'"):
         domains.domain(model, tokenizer, "country_capital", "Atlantis")
     monkeypatch.setattr(facts, "known", lambda model, tokenizer, table: table[table.relation != "country_capital"])
@@ -194,6 +210,13 @@ def test_contrast_pairs_answer_differently(embedded):
         assert part.clean.shape == part.corrupt.shape
         assert (part.right != part.wrong).all()
         assert (part.clean != part.corrupt).any(1).all()
+
+
+def test_contrast_keeps_relations_apart(embedded):
+    table = facts.load().query("domain in ('Europe', 'metal') and relation in ('country_capital', 'element_symbol')")
+    parts = [mechanism.contrast(embedded[1], part) for _, part in table.groupby("relation")]
+    pairs = mechanism.contrast(embedded[1], table)
+    assert sum(map(len, pairs)) == sum(len(pair) for part in parts for pair in part)
 
 
 def test_substituted_answers_are_other_facts(embedded):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "data"  # facts, prompts and their data card
+UNLEARNED = DATA / "unlearned"  # what unlearned models answered: one folder a domain and seed
 MODELS = DATA / "models"  # fetched weights, git-ignored
 NOTEBOOKS = ROOT / "notebooks"
 FIGURES = ROOT / "figures"  # one folder per notebook: images, the numbers behind them, claims

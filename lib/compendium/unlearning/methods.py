@@ -138,7 +138,8 @@ def unlearn(method: str, subject: Subject, settings: dict) -> tuple[edits.Delta,
     """Train a method's update; returns it and notes about it.
 
     settings: learning_rate, steps, batch, retain_batch (rows a step); `options`, keywords of the objective; LoRA's
-    `rank`, the task vector's `strength`, SURE's `rows`, and MANSU's circuit, share, damping, reach, budget. Raises
+    `rank`, the task vector's `strength`, SURE's `rows`, and MANSU's circuit, share, damping, reach, budget; `master`
+    "bfloat16" rounds the weights to it after every step, as training a model that is stored in it does. Raises
     ValueError for an unknown method.
     """
     if method not in METHODS:
@@ -166,6 +167,12 @@ def unlearn(method: str, subject: Subject, settings: dict) -> tuple[edits.Delta,
 
         def project(name, change):
             return change @ names[name]
+
+    elif s.get("master", "float32") == "bfloat16":
+        weights = {f"{name}.weight": weight for name, weight in subject.untouched.items()}
+
+        def project(name, change):
+            return (weights[name] + change).bfloat16().float() - weights[name]
 
     delta = edits.train(model, loss_of, masks(method, subject, s), project=project, **steps)
     if method == "task vector":

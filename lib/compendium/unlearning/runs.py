@@ -10,19 +10,19 @@ to the bit; `compendium.edits.export` writes one as a checkpoint.
 """
 
 import functools
+import multiprocessing
 import shutil
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import joblib
 import pandas as pd
 from tqdm import tqdm
 
 from compendium import edits, facts, models, report
-from compendium.paths import DATA
+from compendium.paths import DATA, UNLEARNED
 from compendium.unlearning import methods, study
 
 KNOWN = DATA / "known.csv"
-UNLEARNED = DATA / "unlearned"
 TABLES = ("answers", "facts", "relearning")
 
 
@@ -39,7 +39,8 @@ def folder(domain: str, seed: int) -> Path:
 
 
 @functools.lru_cache(maxsize=1)  # one subject a process: its caches serve all methods that run there
-def _subject(domain: str, seed: int, limits: tuple):
+def subject(domain: str, seed: int, limits: tuple) -> methods.Subject:
+    """The subject of this process. limits: keywords of `study.load`, as pairs."""
     limits = dict(limits)
     table = pd.read_csv(KNOWN, dtype=str) if limits.get("model_name", "embedded") == "embedded" else None
     return study.load(*domain.split(", "), seed, known=table, **limits)
@@ -47,22 +48,28 @@ def _subject(domain: str, seed: int, limits: tuple):
 
 def studied(method: str, domain: str, seed: int, limits: dict, settings: dict, options: dict) -> dict:
     """`study.study` of one method, in this process."""
-    return study.study(method, _subject(domain, seed, tuple(limits.items())), settings, **options)
+    return study.study(method, subject(domain, seed, tuple(limits.items())), settings, **options)
 
 
 def right(method: str, domain: str, seed: int, limits: dict, settings: dict) -> dict:
     """Share of right answers by kind of question after one method, and share of parameters edited; nothing else."""
-    subject = _subject(domain, seed, tuple(limits.items()))
-    delta = methods.unlearn(method, subject, settings)[0] if method != "none" else {}
-    with edits.applied(subject.model, delta):
-        shares = study.ask(subject).groupby("kind", sort=False).correct.mean()
-    return {"method": method, **shares, "edited": edits.moved(subject.model, delta)}
+    of = subject(domain, seed, tuple(limits.items()))
+    delta = methods.unlearn(method, of, settings)[0] if method != "none" else {}
+    with edits.applied(of.model, delta):
+        shares = study.ask(of).groupby("kind", sort=False).correct.mean()
+    return {"method": method, **shares, "edited": edits.moved(of.model, delta)}
 
 
 def everywhere(function, jobs: list[tuple], *, processes: int = 2) -> list:
-    """`function(*job)` for every job, in processes of one thread each (`joblib.parallel_config` can send them away)."""
-    work = joblib.Parallel(n_jobs=processes, return_as="generator")(joblib.delayed(function)(*job) for job in jobs)
-    return list(tqdm(work, total=len(jobs), desc="runs", disable=None))
+    """`function(*job)` for every job, in order; processes: of one thread each, 1: in this one.
+
+    Not through joblib: its workers are replaced when their memory grows, and with them goes what a subject has cached.
+    """
+    progress = functools.partial(tqdm, total=len(jobs), desc="runs", disable=None)
+    if processes == 1:
+        return [function(*job) for job in progress(jobs)]
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return list(progress(pool.map(function, *zip(*jobs, strict=True))))
 
 
 def run(
@@ -92,19 +99,8 @@ def run(
 
 
 def tidy(name: str, table: pd.DataFrame) -> pd.DataFrame:
-    """What is worth keeping of a table: for answers, which question, and whether the answer was right."""
+    """What is worth keeping of a table: for answers, which fact (one row a wording), and whether it was right."""
     if name != "answers":
         return table
     table = table.assign(correct=table.correct.astype(int), logprob=table.logprob.round(3))
-    return table[["method", "weights", "kind", "relation", "subject", "template", "correct", "logprob"]]
-
-
-def load(name: str) -> pd.DataFrame:
-    """One of the three tables over all domains and seeds, with columns domain and seed. Raises FileNotFoundError."""
-    parts = []
-    for folder_ in sorted(UNLEARNED.glob("[!.]*")):
-        of = pd.read_csv(folder_ / "facts.csv").iloc[0]
-        parts.append(pd.read_csv(folder_ / f"{name}.csv").assign(domain=of.domain, seed=of.seed))
-    if not parts:
-        raise FileNotFoundError(f"no {name}.csv under {UNLEARNED}: run `dvc repro 02-runs`")
-    return pd.concat(parts, ignore_index=True)
+    return table[["method", "weights", "kind", "relation", "subject", "correct", "logprob"]]

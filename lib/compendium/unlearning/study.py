@@ -7,7 +7,7 @@ found["facts"]       # one row: what was edited, perplexity, CAD, probe, relearn
 found["relearning"]  # accuracy on untaught forgotten facts by step
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 import torch
@@ -15,6 +15,8 @@ import torch
 from compendium import edits, facts, formats, models
 from compendium.attribution import refusal
 from compendium.unlearning import cad, domains, floor, mansu, mechanism, methods, updates
+
+KINDS = ("forget", "near", "far")
 
 
 def load(
@@ -28,12 +30,15 @@ def load(
     return methods.Subject(model, tokenizer, found, seed, fisher_rows, ig_steps)
 
 
-def ask(subject: methods.Subject, stored: Iterable[str] = (), kinds=("forget", "near", "far")) -> pd.DataFrame:
+def ask(
+    subject: methods.Subject, stored: Iterable[str] = (), kinds: Sequence[str] = KINDS, only: Sequence[str] = KINDS
+) -> pd.DataFrame:
     """Every held-out question, in full precision and in each format of `stored`; columns kind, weights, correct, ...
 
-    kinds: of question that are asked in the formats; in full precision all are.
+    kinds: of question that are asked in the formats; only: that are asked at all.
     """
     asked = pd.concat(subject.domain.asked, names=["kind"]).reset_index("kind").reset_index(drop=True)
+    asked = asked[asked.kind.isin(only)]
     found = [facts.score(subject.model, subject.tokenizer, asked).assign(weights="float32")]
     for fmt in stored:
         with formats.quantised(subject.model, fmt):
@@ -71,14 +76,14 @@ def inside(subject: methods.Subject, delta: edits.Delta, circuit_share: float = 
 
 
 def study(
-    method: str, subject: methods.Subject, settings: dict, *, stored=("nf4",), kinds=("forget", "near", "far"),
+    method: str, subject: methods.Subject, settings: dict, *, stored=("nf4",), kinds=KINDS,
     probe_layers=(10, 15, 20, 25), relearn_looks=(0, 4, 8, 12), relearn_rate: float = 1e-5, n_prose: int = 20,
     look_inside: bool = True,
 ) -> dict:  # fmt: skip
     """Unlearn by one method and measure; the model comes back unchanged. settings: of `methods.unlearn`.
 
-    Method "none" measures the untouched model. stored, kinds: of `ask`. look_inside False skips CAD, probe and
-    relearning. Returns tables `answers` (one row a question and format), `facts` (one row) and `relearning`.
+    Method "none" measures the untouched model. stored, kinds: of `ask`. look_inside False skips CAD, probe, relearning
+    and bin widths. Returns tables `answers` (one row a question and format), `facts` (one row) and `relearning`.
     """
     model, tokenizer, seed = subject.model, subject.tokenizer, subject.seed
     key = {"domain": subject.domain.name, "seed": seed, "method": method}
@@ -92,7 +97,7 @@ def study(
     with edits.applied(model, delta):
         answers = ask(subject, stored, kinds)
         row["perplexity"] = refusal.perplexity(model, tokenizer, refusal.prose("heldout")[:n_prose])
-        if delta:
+        if delta and look_inside:
             moved = updates.compare(before, model, density=subject.density, seed=seed)
             row |= {name: moved[name] for name in ("ratio_mean_gap", "update_mean", "flips")}
     found = {"answers": answers.assign(**key), "relearning": pd.DataFrame()}
