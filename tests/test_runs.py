@@ -1,5 +1,11 @@
 """What the notebooks read of the runs, against counting by hand."""
 
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
@@ -63,3 +69,41 @@ def test_folders_and_missing_tables(tmp_path):
 @pytest.mark.parametrize("processes", [1, 2])
 def test_everywhere_keeps_the_order(processes):
     assert runs.everywhere(pow, [(2, 3), (3, 2), (5, 1)], processes=processes) == [8, 9, 5]
+
+
+SCRIPT = """
+import sys, time
+sys.path.insert(0, {here!r})
+from test_runs import stay
+from compendium.unlearning import runs
+if __name__ == "__main__":
+    runs.everywhere(stay, [({folder!r}, 0), ({folder!r}, 1)], processes=2)
+"""
+
+
+def stay(folder, i):
+    Path(folder, str(i)).write_text(str(os.getpid()))
+    time.sleep(120)
+
+
+def test_workers_leave_with_their_parent(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(SCRIPT.format(here=str(Path(__file__).parent), folder=str(tmp_path)))
+    parent = subprocess.Popen([sys.executable, str(script)])
+    wait(lambda: all((tmp_path / name).exists() and (tmp_path / name).read_text() for name in "01"), 90)
+    parent.kill()
+    parent.wait()
+    workers = [int((tmp_path / name).read_text()) for name in "01"]
+    wait(lambda: not any(alive(worker) for worker in workers), 30)
+
+
+def wait(done, seconds):
+    until = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < until, "nothing happened in time"
+        time.sleep(0.2)
+
+
+def alive(pid) -> bool:
+    done = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
+    return bool(done.stdout.strip()) and not done.stdout.startswith("Z")

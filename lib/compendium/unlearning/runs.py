@@ -11,7 +11,9 @@ to the bit; `compendium.edits.export` writes one as a checkpoint.
 
 import functools
 import multiprocessing
+import os
 import shutil
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -60,6 +62,16 @@ def right(method: str, domain: str, seed: int, limits: dict, settings: dict) -> 
     return {"method": method, **shares, "edited": edits.moved(of.model, delta)}
 
 
+def _leave_with_parent() -> None:
+    """Workers wait for work for ever, and hold gigabytes, if their parent is killed: watch it."""
+
+    def watch():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def everywhere(function, jobs: list[tuple], *, processes: int = 2) -> list:
     """`function(*job)` for every job, in order; processes: of one thread each, 1: in this one.
 
@@ -68,7 +80,8 @@ def everywhere(function, jobs: list[tuple], *, processes: int = 2) -> list:
     progress = functools.partial(tqdm, total=len(jobs), desc="runs", disable=None)
     if processes == 1:
         return [function(*job) for job in progress(jobs)]
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_leave_with_parent) as pool:
         return list(progress(pool.map(function, *zip(*jobs, strict=True))))
 
 
