@@ -194,7 +194,8 @@ def test_a_domain_keeps_what_is_trained_and_asked_apart(embedded, monkeypatch):
     listed = facts.load()
     unasked = domains.domain(None, tokenizer, "country_capital", "Europe", seed=1, forget=7, known=listed)
     assert len(unasked.forget) == 7
-    pd.testing.assert_frame_equal(unasked.retain, found.retain)
+    assert len(unasked.retain) == 100
+    assert not set(unasked.retain.subject) & set(unasked.forget.object)
     with pytest.raises(ValueError, match="there is no fact of relation 'country_capital' and domain 'Atlantis'"):
         domains.domain(model, tokenizer, "country_capital", "Atlantis")
     monkeypatch.setattr(facts, "known", lambda model, tokenizer, table: table[table.relation != "country_capital"])
