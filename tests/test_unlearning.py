@@ -18,6 +18,18 @@ def by_hand(model, row):
     return sum(logs[len(row.prompt) - 1 + i, t] for i, t in enumerate(row.options[0])).item()
 
 
+@pytest.mark.parametrize("sequence", [5, 11, 256])
+def test_rows_end_to_end_are_rows_apart(tiny, monkeypatch, sequence):
+    monkeypatch.setattr(objectives, "SEQUENCE", sequence)
+    weight = next(iter(models.linear_layers(tiny).values())).weight.requires_grad_(True)
+    found = []
+    for log_probs in (objectives.log_probs, facts.log_probs):
+        total, count = (part.flatten() for part in log_probs(tiny, ROWS))
+        found.append((total, count, *torch.autograd.grad((total / count).sum(), weight)))
+    for ours, padded in zip(*found, strict=True):
+        torch.testing.assert_close(ours, padded, rtol=1e-4, atol=1e-6)
+
+
 def test_losses_equal_hand_computations(tiny):
     forget, retain = ROWS[:2], ROWS[2:]
     reference = objectives.Reference(tiny)

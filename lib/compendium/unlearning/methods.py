@@ -8,7 +8,7 @@
 | LoRA | npo | low-rank adapters on all linear layers |
 | SURE | npo | a tenth of the rows, by norm of the forget gradient (Zhang et al. 2025) |
 | null space | npo | all linear weights, changes projected onto inputs that kept facts do not use (as AlphaEdit) |
-| MANSU | simnpo | 1 %, by circuit, forget gradient and Fisher; then floored or dropped, which halves it (`mansu`) |
+| MANSU | simnpo | under 1 %, by circuit, forget gradient and Fisher; then floored or dropped (`mansu`) |
 | last block | npo | the last block: made to suppress, a control for what looks inside |
 | other answer | learn another fact's answer | the last block, the same |
 
