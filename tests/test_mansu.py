@@ -152,6 +152,23 @@ def test_the_task_vector_is_subtracted(subject):
         assert logp() < before
 
 
+@pytest.mark.parametrize(
+    ("most", "shares", "steps"), [(30, [0.9, 0.6, 0.2], 8), (5, [0.9], 5), (4, [], 4), (9, [0.3], 4)]
+)
+def test_training_goes_on_in_rounds_until_enough_is_forgotten(subject, monkeypatch, most, shares, steps):
+    left = iter(shares)
+    monkeypatch.setattr(facts, "score", lambda *_: pd.DataFrame({"correct": [next(left)]}))
+    subject.questions = None
+    before = {name: p.detach().clone() for name, p in subject.model.named_parameters()}
+    delta, notes = methods.unlearn("NPO", subject, SETTINGS | {"steps": 4, "until": 0.3, "most": most})
+    assert notes["steps"] == steps
+    assert next(left, None) is None  # asked once a round, but not after the last that is allowed
+    assert all(torch.equal(p, before[name]) for name, p in subject.model.named_parameters())
+    if steps == most == 4:
+        plain, _ = methods.unlearn("NPO", subject, SETTINGS | {"steps": 4})
+        assert all(torch.equal(change, plain[name]) for name, change in delta.items())
+
+
 def test_weights_kept_in_bfloat16_lose_updates_below_its_spacing(subject):
     subject.model.load_state_dict({name: p.bfloat16().float() for name, p in subject.model.state_dict().items()})
     small = SETTINGS | {"learning_rate": 1e-6}

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -65,6 +66,11 @@ class Subject:
     @cached_property
     def rows(self) -> tuple[list[facts.Row], list[facts.Row]]:
         return self.domain.rows(self.tokenizer)
+
+    @cached_property
+    def questions(self) -> pd.DataFrame:
+        """The facts to forget in training wordings: what says when to stop, since the held-out ones must not."""
+        return facts.questions(split="train", table=self.domain.forget)
 
     @cached_property
     def reference(self) -> objectives.Reference:
@@ -139,10 +145,13 @@ def masks(method: str, subject: Subject, settings: dict) -> dict[str, Tensor]:
 def unlearn(method: str, subject: Subject, settings: dict) -> tuple[edits.Delta, dict[str, float]]:
     """Train a method's update; returns it and notes about it.
 
-    settings: learning_rate, steps, batch, retain_batch (rows a step); `options`, keywords of the objective; LoRA's
-    `rank`, the task vector's `strength`, SURE's `rows`, and MANSU's circuit, share, damping, reach, budget; `master`
-    "bfloat16" rounds the weights to it after every step, as training a model that is stored in it does. Raises
-    ValueError for an unknown method.
+    settings: learning_rate, steps, batch, retain_batch (rows a step); `until` and `most`: train on, in rounds of half
+    as many steps, while more than the share `until` of the questions in training wordings is right and fewer than
+    `most` steps are done; `options`, keywords of the objective; LoRA's `rank`, the task vector's `strength`, SURE's
+    `rows`, and MANSU's circuit, share, damping, reach, budget; `master` "bfloat16" rounds the weights to it after every
+    step, as training a model that is stored in it does. Raises ValueError for an unknown method.
+
+    A round begins with a fresh optimiser, and LoRA's with fresh adapters.
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
@@ -152,36 +161,57 @@ def unlearn(method: str, subject: Subject, settings: dict) -> tuple[edits.Delta,
     forget, kept = subject.rows
     if method == "other answer":
         forget = domains.answers(subject.tokenizer, mechanism.substituted(subject.domain.forget, subject.seed))
+    most = s["steps"] if s.get("until") is None else s["most"]
     rng = np.random.default_rng(subject.seed)
-    drawn = [
-        edits.batches(rows, s[size], s["steps"], rng) for rows, size in ((forget, "batch"), (kept, "retain_batch"))
-    ]
+    drawn = [edits.batches(rows, s[size], most, rng) for rows, size in ((forget, "batch"), (kept, "retain_batch"))]
+    within = None if method == "LoRA" else masks(method, subject, s)
+    learned, done = {}, 0
+    while True:
+        steps = min(s["steps"] if not done else max(1, s["steps"] // 2), most - done)
 
-    def loss_of(step: int) -> Tensor:
-        return loss(model, subject.reference, drawn[0][step], drawn[1][step], **options)
+        def loss_of(step: int, done=done) -> Tensor:
+            return loss(model, subject.reference, drawn[0][done + step], drawn[1][done + step], **options)
 
-    steps = dict(steps=s["steps"], learning_rate=s["learning_rate"])
-    if method == "LoRA":
-        return edits.lora(model, loss_of, rank=s["rank"], seed=subject.seed, **steps), {}
-    project = None
+        with edits.applied(model, learned):
+            more = _round(subject, loss_of, within, steps, s, _projection(method, subject, s, learned))
+        learned, done = edits.combine([learned, more]), done + steps
+        delta, notes = _finished(method, subject, learned, s)
+        if done == most:
+            return delta, notes | {"steps": done}
+        with edits.applied(model, delta):
+            right = facts.score(model, subject.tokenizer, subject.questions).correct.mean()
+        if right <= s["until"]:
+            return delta, notes | {"steps": done}
+
+
+def _round(subject: Subject, loss_of, within, steps: int, s: dict, project) -> edits.Delta:
+    """So many steps from where the model is now; within None: through LoRA."""
+    rate = s["learning_rate"]
+    if within is None:
+        return edits.lora(subject.model, loss_of, rank=s["rank"], seed=subject.seed, steps=steps, learning_rate=rate)
+    return edits.train(subject.model, loss_of, within, project=project, steps=steps, learning_rate=rate)
+
+
+def _projection(method: str, subject: Subject, s: dict, learned: edits.Delta):
+    """What `edits.train` does to the change of a weight after every step, or None; learned: earlier rounds' changes."""
     if method == "null space":
         names = {f"{name}.weight": p for name, p in subject.projectors.items()}
+        return lambda name, change: change @ names[name]
+    if s.get("master", "float32") == "float32":
+        return None
+    weights = {
+        f"{name}.weight": weight + learned.get(f"{name}.weight", 0.0) for name, weight in subject.untouched.items()
+    }
+    return lambda name, change: (weights[name] + change).bfloat16().float() - weights[name]
 
-        def project(name, change):
-            return change @ names[name]
 
-    elif s.get("master", "float32") == "bfloat16":
-        weights = {f"{name}.weight": weight for name, weight in subject.untouched.items()}
-
-        def project(name, change):
-            return (weights[name] + change).bfloat16().float() - weights[name]
-
-    delta = edits.train(model, loss_of, masks(method, subject, s), project=project, **steps)
+def _finished(method: str, subject: Subject, learned: edits.Delta, s: dict) -> tuple[edits.Delta, dict[str, float]]:
+    """The update that a method makes of what was learned, and notes about it."""
     if method == "task vector":
-        return {name: -s["strength"] * change for name, change in delta.items()}, {}
+        return {name: -s["strength"] * change for name, change in learned.items()}, {}
     if not method.startswith("MANSU"):
-        return delta, {}
+        return learned, {}
     return mansu.permanent(
-        model, delta, subject.slope, subject.fisher, budget=s["budget"], reach=s["reach"],
+        subject.model, learned, subject.slope, subject.fisher, budget=s["budget"], reach=s["reach"],
         floored=method != "MANSU, no floor",
     )  # fmt: skip
