@@ -38,8 +38,9 @@ def main(argv=None) -> None:
         else:
             settings = run.read_yaml(given["settings"])
             rates = pd.read_csv(settings.pop("rates")).set_index("method").learning_rate.to_dict()
-            ablations = settings.pop("ablations").get(given["domain"], [])
-            rates |= {name: rates[name.split(",")[0]] for name in ablations}
+            ablations = settings.pop("ablations").get(f"{given['domain']}-{given['seed']}", [])
+            methods = [name for name in rates if "," not in name] + ablations
+            rates = {name: rates.get(name, rates[name.split(",")[0]]) for name in methods}
             domain, seed = given["domain"].replace("-", ", ", 1), given["seed"]
             runs.run(domain, seed, rates=rates, out=runs.folder(domain, seed), **settings)
     except (ValueError, OSError, run.RunError) as error:
