@@ -49,8 +49,8 @@ class Reference:
 def log_probs(model, rows: list[Row]) -> tuple[Tensor, Tensor]:
     """Log-probability of each row's one answer, nats, and its number of tokens: two tensors (rows,); differentiable.
 
-    As `facts.log_probs`, but with rows laid end to end, each seeing itself only: padding every row to the longest, as
-    scoring sorted rows can afford, makes a training step half as long again.
+    As `facts.log_probs`, but with rows laid end to end, each seeing itself only: training rows come unsorted, and
+    padding each to the longest wastes what scoring, which sorts them, does not.
     """
     sequences, used = [[]], 0
     for i, row in enumerate(rows):
