@@ -1,6 +1,6 @@
 """MANSU end to end, piece by piece, beside one dense objective with as many steps, in one run.
 
-python benchmarks/mansu.py [--threads 2] [--steps 18]
+python benchmarks/mansu.py [--threads 2] [--steps 30]
 """
 
 import argparse
@@ -12,13 +12,13 @@ import pandas as pd
 from compendium.unlearning import methods, runs, study
 
 SETTINGS = dict(
-    batch=4, retain_batch=12, learning_rate=4.5e-3, circuit=0.5, share=0.01, damping=0.1, reach=0.5, budget=None,
+    batch=4, retain_batch=12, learning_rate=6e-3, circuit=0.5, share=0.008, damping=0.1, reach=0.5, budget=None,
 )  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    for name, default in (("threads", 2), ("steps", 18)):
+    for name, default in (("threads", 2), ("steps", 30)):
         parser.add_argument(f"--{name}", type=int, default=default)
     given = parser.parse_args()
     table = pd.read_csv(runs.KNOWN, dtype=str)

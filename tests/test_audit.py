@@ -16,7 +16,7 @@ def europe():
     return facts.load().query("relation == 'country_capital' and domain == 'Europe'").iloc[:8]
 
 
-def test_a_model_that_lost_everything_is_not_erased_cleanly(embedded, europe, tmp_path):
+def test_a_model_that_lost_everything_is_not_cleanly_unlearned(embedded, europe, tmp_path):
     model, tokenizer = embedded
     slope = mansu.gradient(model, domains.answers(tokenizer, facts.questions(split="train", table=europe)))
     edited = copy.deepcopy(model)
@@ -31,7 +31,7 @@ def test_a_model_that_lost_everything_is_not_erased_cleanly(embedded, europe, tm
     assert found["measured"]["q8_0 gap"] == pytest.approx(
         found["measured"]["forget, q8_0"] - found["measured"]["forget"]
     )
-    assert set(found["properties"]) == set(found["settled"]) == {"forgotten", "retained", "permanent", "erased"}
+    assert set(found["properties"]) == set(found["settled"]) == {"forgotten", "retained", "permanent", "changed inside"}
     json.dumps(found)
     audit.draw(found).savefig(tmp_path / "audit.png")
 
@@ -41,7 +41,7 @@ def test_an_untouched_model_has_forgotten_nothing(embedded, europe):
     found = audit.audit(
         model, copy.deepcopy(model), tokenizer, europe, n_retain=6, n_pairs=6, ig_steps=1, stored=("q8_0",)
     )
-    assert found["properties"] == {"forgotten": False, "retained": True, "permanent": True, "erased": False}
+    assert found["properties"] == {"forgotten": False, "retained": True, "permanent": True, "changed inside": False}
     assert found["measured"]["retain change"] == 0
     assert found["measured"]["CAD cosine"] == pytest.approx(0, abs=1e-5)
     low, high = found["intervals"]["retain change"]

@@ -181,9 +181,11 @@ def test_weights_kept_in_bfloat16_lose_updates_below_its_spacing(subject):
         torch.testing.assert_close(after, after.bfloat16().float(), rtol=1e-6, atol=0)
 
 
-def test_unknown_methods_are_refused(subject):
+def test_unknown_methods_and_endless_training_are_refused(subject):
     with pytest.raises(ValueError, match="unknown method 'GD': choose one of GA"):
         methods.unlearn("GD", subject, SETTINGS)
+    with pytest.raises(ValueError, match="until needs most"):
+        methods.unlearn("NPO", subject, SETTINGS | {"until": 0.3})
 
 
 def test_a_domain_keeps_what_is_trained_and_asked_apart(embedded, monkeypatch):

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -46,9 +47,34 @@ def test_properties():
     assert ours["edited"] == 0.1
 
 
-def test_changes_by_fact_average_over_wordings():
-    found = properties.by_fact(ANSWERS, "M", kinds=("near",))
-    assert found.to_dict() == {("d", "r", "a"): 0.0, ("d", "r", "b"): -0.5}
+def test_shares_changes_and_gaps_are_one_value_a_fact():
+    changed = properties.changes(ANSWERS, "M", ["near"])
+    assert changed.to_dict() == {("d", 0, "r", "a"): 0.0, ("d", 0, "r", "b"): -0.5}
+    assert properties.gaps(ANSWERS, "M", "nf4").to_list() == [1.0, 0.0]
+    later = pd.concat([ANSWERS, ANSWERS[ANSWERS.method == "none"].assign(seed=1)])
+    assert properties.changes(later, "M", ["near"]).equals(changed), "a seed without the method counts for nothing"
+
+
+def grid(table, domain="d"):
+    index = [(domain, seed, "r", subject) for seed in range(table.shape[1]) for subject in range(table.shape[0])]
+    names = ["domain", "seed", "relation", "subject"]
+    return pd.Series(table.T.ravel(), pd.MultiIndex.from_tuples(index, names=names)).dropna()
+
+
+def test_intervals_resample_facts_and_seeds():
+    rng = np.random.default_rng(0)
+    facts = rng.normal(size=(200, 1))
+    alike = grid(np.repeat(facts, 3, axis=1))
+    mean, low, high = properties.interval(alike)
+    assert mean == pytest.approx(facts.mean())
+    error = facts.std() / np.sqrt(200)  # three runs of the same answers are worth one
+    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.1)
+    seeds = rng.normal(size=(1, 30))
+    mean, low, high = properties.interval(grid(np.repeat(seeds, 50, axis=0)))
+    assert high - low == pytest.approx(2 * 1.96 * seeds.std() / np.sqrt(30), rel=0.1)
+    holes = np.where(rng.random((40, 3)) < 0.3, np.nan, 1.0)
+    both = pd.concat([grid(holes), grid(np.zeros((10, 3)), "e")])
+    assert properties.interval(both) == (0.5, 0.5, 0.5)
 
 
 def test_folders_and_missing_tables(tmp_path):

@@ -20,7 +20,7 @@ def main(argv=None) -> None:
     command.add_argument("settings", type=Path, help="YAML file: rates (a CSV), settings, limits, options, ...")
     command.add_argument("domain", help="relation and domain, as in country_capital-Europe")
     command.add_argument("seed", type=int)
-    command = commands.add_parser("audit", help="forgotten, retained, permanent, erased? of two checkpoints")
+    command = commands.add_parser("audit", help="forgotten, retained, permanent, changed inside? of two checkpoints")
     command.add_argument("--base", required=True, help="'embedded', a folder, or owner/model@commit on a hub")
     command.add_argument("--edited", required=True, help="the same, after unlearning")
     command.add_argument("--facts", required=True, help="CSV of the facts to forget: relation, subject, object, domain")

@@ -1,16 +1,17 @@
-"""Is it erased, or only quiet? Two checkpoints and the facts one of them should have forgotten, four properties.
+"""Forgotten for good? Two checkpoints and the facts one of them should have forgotten, four properties.
 
     python -m compendium.unlearning audit --base embedded --edited path/to/folder --facts F.csv [--out FOLDER]
 
 1. *forgotten*: the edited model does no better than chance on the facts to forget (held-out wordings).
 2. *retained*: it answers other facts as well as the base model does.
 3. *permanent*: storing it in 4 bits does not bring the forgotten facts back.
-4. *erased*: the circuit that carried the facts works differently now: its attribution diverges (CAD) by more than it
-   does between two halves of the prompts on the base model. A sign, not a proof: suppression can show it too.
+4. *changed inside*: the circuit that carried the facts works differently now: its attribution diverges (CAD) by more
+   than it does between two halves of the prompts on the base model. Not a proof of erasure: edits of the last block
+   alone, made only to suppress, pass it too (`07_structural_erasure`).
 
-Limits: chance + 0.05, 3 points, a gap whose interval reaches 0. Where the interval includes the limit, the report says
-that more facts are needed to settle it. F.csv has the columns of `data/facts.csv`, and holds the facts to forget;
-all other facts of `data/facts.csv` that the base model knows are those to keep.
+Limits: chance + 0.05; 3 points lost; 3 points back. Where the interval includes the limit, the report says that more
+facts are needed to settle it. F.csv has the columns of `data/facts.csv`, and holds the facts to forget; all other facts
+of `data/facts.csv` that the base model knows are those to keep.
 """
 
 import json
@@ -25,7 +26,7 @@ from compendium import facts, formats, models, report, stats
 from compendium.attribution.decoder import Decoder
 from compendium.unlearning import cad, domains, mansu, mechanism, updates
 
-RETAIN = 0.03  # of accuracy: how much of what should be kept may be lost
+RETAIN = 0.03  # of accuracy: how much of what should be kept may be lost, or of what should be gone come back
 LEVEL = 0.05  # of accuracy: how far above chance still counts as forgotten
 FOLDS = 4  # of the attribution pairs, for CAD's interval
 CIRCUIT = 0.2  # share of the linear weights that the circuit's nodes hold
@@ -127,12 +128,12 @@ def audit(
         inside = [sign * end <= sign * limit for end in interval]
         return bool(sign * value <= sign * limit), all(inside) or not any(inside)
 
-    worst = max(stored, key=lambda fmt: answers[f"{fmt} gap"][0])
+    worst = max(stored, key=lambda fmt: measured[f"{fmt} gap"])
     rulings = {
         "forgotten": ruling(measured["forget"], answers["forget"], facts.CHANCE + LEVEL),
         "retained": ruling(measured["retain change"], answers["retain change"], -RETAIN, -1),
-        "permanent": ruling(answers[f"{worst} gap"][0], answers[f"{worst} gap"], 0.0),
-        "erased": ruling(divergence["cosine"], answers["CAD cosine"], noise["cosine"], -1),
+        "permanent": ruling(measured[f"{worst} gap"], answers[f"{worst} gap"], RETAIN),
+        "changed inside": ruling(divergence["cosine"], answers["CAD cosine"], noise["cosine"], -1),
     }
     return {
         "properties": {name: holds for name, (holds, _) in rulings.items()},
@@ -189,7 +190,7 @@ def run(base: str, edited: str, path: str, *, out: str | None = None, device="cp
     found = audit(model, other, tokenizer, table, **options)
     for name, yes in found["properties"].items():
         doubt = "" if found["settled"][name] else " (its interval includes the limit: more facts would settle it)"
-        print(f"{name:10} {'yes' if yes else 'no'}{doubt}")
+        print(f"{name:14} {'yes' if yes else 'no'}{doubt}")
     for name, value in found["measured"].items():
         low, high = found["intervals"].get(name, (None, None))
         print(f"  {name:32} {value:9.4g}" + (f"   [{low:.3g}, {high:.3g}]" if low is not None else ""))

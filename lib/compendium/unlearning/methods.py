@@ -155,6 +155,8 @@ def unlearn(method: str, subject: Subject, settings: dict) -> tuple[edits.Delta,
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+    if settings.get("until") is not None and settings.get("most", 0) < settings["steps"]:
+        raise ValueError("until needs most, the steps at which to stop in any case, and at least as many as steps")
     model, s = subject.model, settings
     objective, options = METHODS[method]
     loss, options = objectives.OBJECTIVES[objective], options | s.get("options", {})
