@@ -61,11 +61,16 @@ def count(model, update: dict[str, Tensor], dtype=torch.float32) -> dict[str, in
     """
     parameters, found = dict(model.named_parameters()), {"edited": 0, "flip": 0, "others": 0}
     for name, change in update.items():
-        weight = parameters[name].detach()
+        edited = (change != 0).reshape(-1, nf4.BLOCK)
+        touched = edited.any(1)  # what is stored of any other block is a function of the same numbers as before
+        if not touched.any():
+            continue
+        edited = edited[touched]
+        weight, moved = (w.reshape(-1, nf4.BLOCK)[touched] for w in (parameters[name].detach(), change))
         old, new = (
-            nf4.codes(formats.roundtrip(w.to(dtype).float(), "nf4")) for w in (weight, weight + change.to(weight.dtype))
+            nf4.codes(formats.roundtrip(w.to(dtype).float(), "nf4")) for w in (weight, weight + moved.to(weight.dtype))
         )
-        edited, flipped = change != 0, old != new
+        flipped = old != new
         for key, part in (("edited", edited), ("flip", edited & flipped), ("others", flipped & ~edited)):
             found[key] += int(part.sum())
     return found
