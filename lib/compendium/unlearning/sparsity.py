@@ -76,14 +76,19 @@ def point(
 
 
 def measure(subject: methods.Subject, delta: edits.Delta) -> dict[str, float]:
-    """What `point` says of one update."""
+    """What `point` says of one update; of the untouched model, if it is empty."""
     parameters = dict(subject.model.named_parameters())
     sums = dict.fromkeys(("edited", "size", "width", "chance"), 0.0)
     for name, change in delta.items():
-        weight, moved = parameters[name].detach(), change != 0
+        weight, change = parameters[name].detach().reshape(-1, nf4.BLOCK), change.reshape(-1, nf4.BLOCK)
+        touched = (change != 0).any(1)
+        if not touched.any():
+            continue
+        weight, change = weight[touched], change[touched]
+        moved = change != 0
         sums["edited"] += int(moved.sum())
         sums["size"] += change.abs().sum().item()
-        sums["width"] += (nf4.block_absmax(weight) * moved.view(-1, nf4.BLOCK).sum(1)).sum().item() * nf4.MEAN_GAP
+        sums["width"] += (nf4.block_absmax(weight) * moved.sum(1)).sum().item() * nf4.MEAN_GAP
         sums["chance"] += crossing(weight, change)[moved].sum().item()
     with edits.applied(subject.model, delta):
         answers = study.ask(subject, ["nf4"]).groupby(["weights", "kind"], sort=False).correct.mean()
@@ -94,6 +99,11 @@ def measure(subject: methods.Subject, delta: edits.Delta) -> dict[str, float]:
         "predicted": sums["chance"] / max(sums["edited"], 1),
         **{kind if w == "float32" else f"{kind}, {w}": value for (w, kind), value in answers.items()},
     }
+
+
+def untouched(domain: str, seed: int, limits: dict) -> dict[str, float]:
+    """`measure` of the model as it was, with the seed."""
+    return {"seed": seed, **measure(runs.subject(domain, seed, tuple(limits.items())), {})}
 
 
 def run(
