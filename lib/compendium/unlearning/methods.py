@@ -149,8 +149,8 @@ def unlearn(method: str, subject: Subject, settings: dict) -> tuple[edits.Delta,
     as many steps, while more than the share `until` of the questions in training wordings is right and fewer than
     `most` steps are done; `options`, keywords of the objective; LoRA's `rank`, the task vector's `strength`, SURE's
     `rows`, and MANSU's circuit, share, damping, reach, budget; `master` "bfloat16" rounds the weights to it after every
-    step, as training a model that is stored in it does. Raises ValueError for an unknown method, and for `until` without
-    `most` or with a `most` below `steps`.
+    step, as training a model that is stored in it does. Raises ValueError for an unknown method, and for `until`
+    without `most` or with a `most` below `steps`.
 
     A round begins with a fresh optimiser, and LoRA's with fresh adapters.
     """
