@@ -20,8 +20,9 @@ repro: .venv/ok  ## bring every figure, table and claim up to date; a second tim
 	.venv/bin/dvc repro
 	@.venv/bin/python -m compendium.compare --scorecard
 
-verify: .venv/ok  ## regenerate everything, then compare with what is committed
+verify: .venv/ok  ## regenerate everything, run the slow tests, compare with what is committed
 	.venv/bin/dvc repro --force
+	.venv/bin/python -m pytest -m slow tests
 	.venv/bin/python -m compendium.compare --strict
 
 test: .venv/ok  ## unit tests, pipeline tests, and every notebook with its quick defaults
@@ -37,10 +38,10 @@ lab: .venv/ok  ## open the notebooks in Jupyter
 	.venv/bin/dvc repro --quiet fetch_model
 	.venv/bin/jupyter lab notebooks
 
-.venv/ok: requirements.txt constraints.txt pyproject.toml
+.venv/ok: requirements.txt requirements-rl.txt constraints.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not on the PATH: install Python 3.11, or say make PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "setting up .venv (2 GB, about three minutes) ..."
 	$(PYTHON) -m venv .venv
-	$(PIP) -r requirements.txt
+	$(PIP) -r requirements.txt -r requirements-rl.txt
 	$(PIP) --no-deps -e .
 	@touch $@

@@ -114,8 +114,9 @@ def test_all_fixed_packages_are_pinned_and_used():
         "seaborn",
         "dvc",
         "nbval",
+        "trl",
     ]
-    pins = (ROOT / "requirements.txt").read_text()
+    pins = "".join((ROOT / name).read_text() for name in ("requirements.txt", "requirements-rl.txt"))
     used = "\n".join(
         (ROOT / path).read_text()
         for path in tracked("lib", "notebooks", "Makefile", "dvc.yaml", "pyproject.toml")

@@ -1,0 +1,145 @@
+"""Policy optimisation from the command line: `train` a run or a `grid` of them, `evolve` a map, `evaluate` a policy.
+
+python -m compendium.policy_opt train run.yaml --out runs/first        # again: resume, or say that it is done
+python -m compendium.policy_opt grid grid.yaml --out runs/grid         # the same, for many
+python -m compendium.policy_opt evolve evolution.yaml --out runs/map
+python -m compendium.policy_opt evaluate runs/first/policy --formats nf4
+python -m compendium.policy_opt evaluate owner/model --revision ... --task gsm8k --source test.jsonl --length 512 --chat
+python -m compendium.policy_opt evaluate owner/model --revision ... --lm-eval gsm8k arc_easy
+"""
+
+import argparse
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from compendium import formats, models, report
+from compendium.paths import relative
+from compendium.policy_opt import config, data, mirror, policy, runs, study
+
+
+def train(given) -> None:
+    settings = config.load(given.settings)
+    if given.here:
+        runs.run(settings, given.out)
+    else:
+        runs.launch([(settings, given.out)])
+    found = pd.read_csv(given.out / "evaluation.csv")
+    if len(found):
+        print(found.round(3).to_string(index=False))
+    print(f"policy, log and record in {relative(given.out)}")
+
+
+LOG = "reward", "flat", "length", "entropy", "divergence", "weight_calculation", "weight_sentence", "distractors"
+
+
+def grid(given) -> None:
+    plan = study.plan(given.plan, ["base", "seeds", "conditions"])
+    base = config.make(plan["base"])
+    maps = {
+        config.make(plan["base"] | {k: v for k, v in c.items() if k != "seeds"}).mirror
+        for c in plan["conditions"].values()
+    }
+    read = [given.plan, Path(base.model) / "model.safetensors", *(Path(m) for m in maps if isinstance(m, str))]
+    scratch = given.out.with_name(f".{given.out.name}-{study.fingerprint(*(path for path in read if path.exists()))}")
+    tables = study.grid(plan["conditions"], plan["seeds"], plan["base"], processes=given.processes, folder=scratch)
+    partial = given.out.with_name(f".{given.out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    writer = report.Report(partial)
+    writer.table(study.start(plan["base"]), "start")
+    writer.table(tables.finals, "finals")
+    writer.table(tables.looks, "looks")
+    writer.table(tables.log[["condition", "seed", "step", *(name for name in LOG if name in tables.log)]], "log")
+    shutil.rmtree(given.out, ignore_errors=True)
+    partial.rename(given.out)
+    shutil.rmtree(scratch)
+    print(f"{len(tables.seconds)} runs, {tables.seconds.seconds.sum() / 60:.0f} minutes of processor time")
+
+
+def evolve(given) -> None:
+    plan = study.plan(given.plan, ["base", "map_seed", "iterations", "population", "sigma", "rate"])
+    started = time.perf_counter()
+    options = {name: plan[name] for name in ("iterations", "population", "sigma", "rate")}
+    found = study.evolve(plan["base"], mirror.initial(plan["map_seed"]), processes=given.processes, **options)
+    report.Report(given.out).table(pd.DataFrame(found.history), "evolution")
+    mirror.save(found.theta, given.out / "learned.txt")
+    accepted = sum(step["accepted"] for step in found.history)
+    print(f"{found.runs} runs, {accepted} steps accepted, {(time.perf_counter() - started) / 60:.1f} minutes")
+
+
+def evaluate(given) -> None:
+    if given.lm_eval:
+        lm_eval(given)
+        return
+    splits = given.splits or (["validation", "operands", "templates"] if given.task == "stories" else ["test"])
+    settings = config.make(
+        dict(
+            model=given.model, revision=given.revision, dtype=given.dtype, device=given.device, task=given.task,
+            rewards={"marker": 1.0}, source=given.source, source_revision=given.source_revision, split=splits[0],
+            chat=given.chat, instruction=given.instruction, length=given.length, evaluate=splits,
+            evaluated=given.problems, formats=given.formats,
+        )
+    )  # fmt: skip
+    models.set_threads(given.threads)
+    asked = data.held_out(settings)
+    model, tokenizer = policy.load(
+        settings.model, revision=settings.revision, dtype=settings.dtype, device=settings.device
+    )
+    print(pd.DataFrame(runs.greedy(settings, model, tokenizer, asked)).round(3).to_string(index=False))
+
+
+def lm_eval(given) -> None:
+    """The harness's own tasks, for those who have it and its data."""
+    try:
+        import lm_eval as harness
+    except ImportError:
+        raise runs.RunError("lm-eval tasks need the harness: pip install lm-eval") from None
+    from lm_eval.utils import make_table
+
+    where = f"pretrained={given.model}" + (f",revision={given.revision}" if given.revision else "")
+    print(make_table(harness.simple_evaluate("hf", model_args=where, tasks=given.lm_eval, device=given.device)))
+
+
+def main(argv=None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m compendium.policy_opt", description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(required=True)
+    command = commands.add_parser("train", help="one run, from a YAML file (see compendium.policy_opt.config)")
+    command.add_argument("settings", type=Path)
+    command.add_argument("--out", type=Path, required=True, help="folder for the policy, log and record")
+    command.add_argument("--here", action="store_true", help="in this process instead of one of its own")
+    command.set_defaults(do=train)
+    for do, what in ((grid, "the runs of a YAML file with base, seeds and conditions"), (evolve, "learn a mirror map")):
+        command = commands.add_parser(do.__name__, help=what)
+        command.add_argument("plan", type=Path)
+        command.add_argument("--out", type=Path, required=True, help="folder for the tables")
+        command.add_argument("--processes", type=int, default=2, help="runs side by side, one thread each")
+        command.set_defaults(do=do)
+    command = commands.add_parser("evaluate", help="accuracy of a policy, with intervals")
+    command.add_argument("model", help="a folder, or a hub id")
+    command.add_argument("--revision")
+    command.add_argument("--device", default="cpu")
+    command.add_argument("--dtype", default="float32")
+    command.add_argument("--threads", type=int, default=1)
+    command.add_argument("--task", default="stories", choices=["stories", "gsm8k", "mbpp"])
+    command.add_argument("--source", help="a JSON-lines file in the task's format, or a hub id")
+    command.add_argument("--source-revision")
+    command.add_argument("--splits", nargs="+", help="of the stories, or of a hub data set")
+    command.add_argument("--chat", action="store_true", help="ask through the tokenizer's chat template")
+    command.add_argument("--instruction", default="", help="after every question")
+    command.add_argument("--problems", type=int, default=256, help="of each split at most")
+    command.add_argument("--length", type=int, default=64, help="tokens of an answer at most")
+    command.add_argument("--formats", nargs="+", default=[], choices=list(formats.FORMATS))
+    command.add_argument("--lm-eval", nargs="+", metavar="TASK", help="the harness's tasks instead")
+    command.set_defaults(do=evaluate)
+    given = parser.parse_args(argv)
+    try:
+        given.do(given)
+    except (ValueError, OSError, runs.RunError, models.ModelError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

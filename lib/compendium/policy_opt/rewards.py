@@ -1,0 +1,152 @@
+"""The reward layer: callables of one signature, rules and learned models alike, each with a weight that counts once.
+
+    functions, weights = rewards.build({"correct": 1.0, "calculations": 0.3, "runs/judge/policy": 0.5})
+
+A reward is TRL's: `(prompts, completions, completion_ids, **columns) -> list`, one number a completion, or None where
+it does not apply; columns are those of the data set, such as `answer`. Completions are texts, or messages for chat.
+A reward says how good, never how important: only the trainer multiplies by the weights, so a weight cannot enter twice.
+
+| name | value | needs |
+|---|---|---|
+| `correct` | 1 for the right number after the answer's marker, else 0 | answer |
+| `calculations` | share of the written calculations that are true; 0 if none is written | |
+| `marker` | 1 if there is an answer's marker with a number | |
+| `programs` | share of the task's tests that pass, in the sandbox | tests, setup |
+| `package.module:function` | your own | |
+| a folder | score of a sequence classifier, such as `method: reward` trains | |
+
+`correct` and `calculations` with weights 0.7 and 0.3 are the partial credit of counterfactual GRPO's authors.
+"""
+
+import ast
+import importlib
+import math
+import operator
+import re
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+
+import torch
+
+from compendium.policy_opt import credit, tasks
+
+
+def text(completion) -> str:
+    """A completion's text, from text or from messages."""
+    return completion if isinstance(completion, str) else "".join(message["content"] for message in completion)
+
+
+def correct(completions, answer, **_) -> list[float]:
+    """1 where the number after the marker is the answer."""
+    return [float(tasks.correct(text(c), a)) for c, a in zip(completions, answer, strict=True)]
+
+
+def marker(completions, **_) -> list[float]:
+    """1 where a marker and a number after it say what the answer is, whatever it is."""
+    return [float(tasks.extract(text(c)) is not None) for c in completions]
+
+
+OPERATORS = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+    ast.USub: operator.neg, ast.UAdd: operator.pos,
+}  # fmt: skip
+WRITTEN = {"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-", "\\times": "*", "\\cdot": "*", "\\div": "/", "^": "**"}
+
+
+def value(expression: str) -> float | None:
+    """The value of an arithmetic expression as people write it; None if it is anything else."""
+    for written, meant in WRITTEN.items():
+        expression = expression.replace(written, meant)
+    plain = re.sub(r"(?<=\d),(?=\d{3})|[$€£\\]", "", expression).strip()
+    try:
+        return _value(ast.parse(plain, mode="eval").body)
+    except (SyntaxError, ValueError, KeyError, ZeroDivisionError, OverflowError, RecursionError, MemoryError):
+        return None
+
+
+def _value(node) -> float:
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        return float(node.value)
+    if isinstance(node, ast.UnaryOp):
+        return OPERATORS[type(node.op)](_value(node.operand))
+    if isinstance(node, ast.BinOp):
+        return OPERATORS[type(node.op)](_value(node.left), _value(node.right))
+    raise ValueError(node)
+
+
+def calculations(completions, **_) -> list[float]:
+    """Share of the calculations in the text whose two sides are equal; sides that cannot be read do not count."""
+    shares = []
+    for completion in completions:
+        written = text(completion)
+        sides = [[value(s) for s in written[a:b].split("=")] for a, b in credit.calculations(written)]
+        known = [all(math.isclose(s, side[0], rel_tol=1e-6) for s in side) for side in sides if None not in side]
+        shares.append(sum(known) / len(known) if known else 0.0)
+    return shares
+
+
+def programs(completions, tests, setup, **_) -> list[float]:
+    """Share of each task's tests that the program in a completion passes."""
+    found = zip(completions, tests, setup, strict=True)
+    return [tasks.share_passed(text(c), tasks.Program("", "", tuple(t), s)) for c, t, s in found]
+
+
+RULES = {"correct": correct, "calculations": calculations, "marker": marker, "programs": programs}
+
+
+class Learned:
+    """A sequence classifier's score as a reward: of prompt, completion and end of text, as TRL's RewardTrainer had
+    them in training (its GRPOTrainer leaves the end of text away when it scores, so we do not hand it the model)."""
+
+    def __init__(self, name: str, *, device: str = "cpu", batch: int = 64):
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        self.__name__, self.batch = Path(name).name, batch
+        self.tokenizer = AutoTokenizer.from_pretrained(name)
+        self.tokenizer.padding_side = "right"
+        self.model = AutoModelForSequenceClassification.from_pretrained(name, num_labels=1).eval().to(device)
+
+    @torch.no_grad()
+    def __call__(self, prompts, completions, **_) -> list[float]:
+        if isinstance(completions[0], str):
+            whole = [f"{p}{c}{self.tokenizer.eos_token}" for p, c in zip(prompts, completions, strict=True)]
+            rows = self.tokenizer(whole)["input_ids"]
+        else:
+            messages = [[*p, *c] for p, c in zip(prompts, completions, strict=True)]
+            rows = self.tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"]
+        scores = []
+        for i in range(0, len(rows), self.batch):
+            inputs = self.tokenizer.pad({"input_ids": rows[i : i + self.batch]}, return_tensors="pt")
+            scores += self.model(**inputs.to(self.model.device)).logits[:, 0].tolist()
+        return scores
+
+
+def get(name: str, device: str = "cpu") -> Callable:
+    """The reward of this name; device: of learned ones. Raises ValueError with the nearest name, or saying why yours
+    cannot be had."""
+    if name in RULES:
+        return RULES[name]
+    if ":" in name:
+        module, _, function = name.partition(":")
+        try:
+            return getattr(importlib.import_module(module), function)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"reward {name!r} cannot be had: {error}") from None
+    if Path(name).is_dir():
+        try:
+            return Learned(name, device=device)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"reward model {name!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+    close = get_close_matches(name, RULES, 1, 0.4)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise ValueError(
+        f"unknown reward {name!r}: {hint}there are {', '.join(RULES)}; 'module:function' for your own; a model's folder"
+    )
+
+
+def build(names: dict[str, float], device: str = "cpu") -> tuple[list[Callable], list[float]]:
+    """The rewards by name, and their weights in the same order. Raises ValueError as `get` does, and for none."""
+    if not names:
+        raise ValueError("no rewards: name at least one, such as {correct: 1.0}")
+    return [get(name, device) for name in names], [float(weight) for weight in names.values()]

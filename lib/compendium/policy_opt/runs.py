@@ -1,0 +1,296 @@
+"""Runs, each in a process of its own; what they leave behind, and how an interrupted one goes on.
+
+    runs.run(config, "runs/first")                                           # train, measure, record; in this process
+    runs.launch([(config, "runs/first"), (other, "runs/second")], processes=2)    # each in its own
+
+A run's folder holds `policy/` (weights as safetensors, and the tokenizer), `log.csv` (one row a step), `looks.csv`
+(accuracy during training, if asked for), `evaluation.csv` (accuracy after it, by split and storage format, with
+intervals) and `run.json`: settings, versions, machine, commit, the policy's hash, and whether it is finished. The same
+command resumes an unfinished run from its last checkpoint, to the same bits as if nothing had happened, and leaves a
+finished one alone.
+
+Libraries that speed training up change others as they are imported, and what they change stays changed. So no two runs
+share a process: each is forked from a server that has imported TRL and done nothing else, which takes milliseconds
+where a new interpreter would take seconds; a backend with an environment of its own is started there.
+"""
+
+import importlib.util
+import json
+import multiprocessing
+import os
+import shutil
+import subprocess
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from compendium import formats, models, report
+from compendium.paths import ROOT, relative
+from compendium.policy_opt import data, policy, rewards
+from compendium.policy_opt.config import Config, differences, make
+
+# TRL's names of what is logged at every step, and ours.
+LOGGED = {
+    "step": "step", "loss": "loss", "grad_norm": "grad_norm", "reward": "reward", "reward_std": "reward_std",
+    "frac_reward_zero_std": "flat", "drawn": "drawn", "completions/mean_length": "length",
+    "completions/clipped_ratio": "cut_off", "entropy": "entropy", "divergence": "divergence",
+    "clip_ratio/region_mean": "clipped", "weight/calculation": "weight_calculation",
+    "weight/sentence": "weight_sentence", "distractors": "distractors", "mean_token_accuracy": "token_accuracy",
+    "rewards/margins": "margin",
+}  # fmt: skip
+INSTALL = {
+    "trl": "pip install -r requirements-rl.txt",
+    "unsloth": "it needs an older trl than ours, so make an environment for it on a machine with a GPU: "
+    "python3.11 -m venv .venv-unsloth && .venv-unsloth/bin/pip install -r requirements-unsloth.txt, "
+    "and say python: .venv-unsloth/bin/python",
+}
+
+
+class RunError(RuntimeError):
+    """A run that cannot start, or did not finish; the message says why and what to do."""
+
+
+def unavailable(config: Config) -> str | None:
+    """Why the run's backend cannot be used in this process, and what to install; None if it can."""
+    missing = [name for name in dict.fromkeys(["trl", config.backend]) if not importlib.util.find_spec(name)]
+    reasons = [f"the package {' and '.join(missing)} is not installed"] if missing else []
+    if config.backend == "unsloth" and not (torch.cuda.is_available() or torch.xpu.is_available()):
+        reasons.append("there is no GPU that torch can use")
+    if not reasons:
+        return None
+    return f"backend {config.backend!r} cannot run here: {', and '.join(reasons)}; {INSTALL[config.backend]}"
+
+
+# One run -----------------------------------------------------------------------------------------------------------
+
+
+def quiet() -> None:
+    """No reports of use to a hub; before TRL is imported."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def record(out) -> dict | None:
+    """What `run.json` in a run's folder says; None if there is none."""
+    path = Path(out) / "run.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def run(config: Config, out) -> dict:
+    """Train, measure and record one run in this process; returns the record. Resumes what was interrupted, and leaves
+    alone what is finished. Raises RunError, or ValueError or ModelError for settings that turn out not to work."""
+    out, started = Path(out), time.time()
+    found = record(out)
+    if found:
+        changed = differences(config, make(found["settings"]))
+        if changed:
+            raise RunError(
+                f"{relative(out)} holds a run with other settings ({', '.join(changed)}): name another folder, or "
+                "delete this one"
+            )
+        if found["finished"] and intact(out, found):
+            return found
+    reason = unavailable(config)
+    if reason:
+        raise RunError(reason)
+    quiet()
+    models.set_threads(config.threads)
+    asked = {} if config.method == "reward" else data.held_out(config)  # what cannot be had is missed before training
+    from compendium.policy_opt import trainer as trainers  # TRL takes seconds to import
+
+    checkpoints = out / "checkpoints"
+    trainer = trainers.build(config, checkpoints)
+    settings = {name: shown(value) for name, value in asdict(config).items()}
+    write(out, dict(settings=settings, finished=False))
+    trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+
+    model, tokenizer = trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class
+    if config.lora_rank:
+        model = model.merge_and_unload()
+    save(model, tokenizer, out / "policy")
+    history, writer = pd.DataFrame(trainer.state.log_history), report.Report(out)
+    writer.table(history[history.loss.notna()][[n for n in LOGGED if n in history]].rename(columns=LOGGED), "log")
+    if "n" in history:
+        writer.table(history[history.n.notna()][["step", *SUMMARY]], "looks")
+    measured = evaluate(config, model.eval(), tokenizer, out / "policy", asked)
+    writer.table(measured, "evaluation")
+    packages = {name: metadata.version(name) for name in dict.fromkeys(["trl", "datasets", config.backend])}
+    found = dict(
+        settings=settings, finished=True, seconds=round(time.time() - started, 1),
+        policy=models.sha256(out / "policy" / "model.safetensors"), **report.provenance(), **packages,
+    )  # fmt: skip
+    write(out, found)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return found
+
+
+SUMMARY = "accuracy", "low", "high", "length", "finished", "n"
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end, where the trainer's state is; None if there is none."""
+    whole = [state.parent for state in folder.glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+
+
+def shown(value):
+    """A setting as it is recorded: paths inside the repository without the part that differs between machines."""
+    if isinstance(value, dict):
+        return {shown(name): weight for name, weight in value.items()}
+    return relative(value) if isinstance(value, str) and value.startswith(f"{ROOT}/") else value
+
+
+def intact(out: Path, found: dict) -> bool:
+    """Whether the policy that a record names is still there."""
+    weights = out / "policy" / "model.safetensors"
+    return weights.exists() and models.sha256(weights) == found["policy"]
+
+
+def write(out: Path, found: dict) -> None:
+    report.write(out / "run.json", json.dumps(found, indent=1) + "\n")
+
+
+def save(model, tokenizer, folder: Path) -> None:
+    """Weights and tokenizer, as `models.load` reads them; the folder appears in one step."""
+    scratch = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(scratch, ignore_errors=True)
+    model.save_pretrained(scratch)
+    tokenizer.save_pretrained(scratch)
+    shutil.rmtree(folder, ignore_errors=True)
+    scratch.rename(folder)
+
+
+def stored(model, weights: str):
+    """A context in which a model's weights are as a storage format keeps them; a dtype's name leaves them."""
+    return formats.quantised(model, weights) if weights in formats.FORMATS else nullcontext()
+
+
+def greedy(config: Config, model, tokenizer, asked: dict[str, list]) -> list[dict]:
+    """One row for each split and storage format, of greedy answers. asked: problems by split."""
+    rows = []
+    for split, problems in asked.items():
+        for weights in [config.dtype, *config.formats]:
+            with stored(model, weights):
+                answers = policy.ask(model, tokenizer, problems, **config.asking)
+            rows.append(dict(split=split, weights=weights, decoding="greedy", **policy.summary(answers)))
+    return rows
+
+
+def sampled(config: Config, model, reference, tokenizer, asked: dict[str, list]) -> list[dict]:
+    """One row for each split, of answers sampled at temperature 1; `drift`: KL per token to the reference, nats."""
+    rows = []
+    for split, problems in asked.items():
+        prompts = policy.prompts(
+            tokenizer, [problem.question for problem in problems], chat=config.chat, instruction=config.instruction
+        )
+        made = policy.generate(model, tokenizer, prompts, temperature=1.0, length=config.length, seed=config.seed)
+        summary = policy.summary(policy.judged(tokenizer, problems, made, config.length))
+        drift = policy.drift(model, reference, tokenizer, prompts, made)
+        rows.append(dict(split=split, weights=config.dtype, decoding="sampled", **summary, drift=drift))
+    return rows
+
+
+def evaluate(config: Config, model, tokenizer, folder: Path, asked: dict[str, list]) -> pd.DataFrame:
+    """One row for each split, storage format and way of decoding; for a reward model, the share of held-out pairs
+    that it orders rightly. The reference of `sampled` is what training began with."""
+    from compendium.policy_opt.trainer import load
+
+    if config.method == "reward":
+        rows = _judge(config, folder) if config.evaluate else []
+    else:
+        rows = greedy(config, model, tokenizer, asked)
+        if asked and config.method != "sft":
+            rows += sampled(config, model, load(config)[0], tokenizer, asked)
+    return pd.DataFrame(rows, columns=None if rows else ["split", *SUMMARY])
+
+
+def _judge(config: Config, folder: Path) -> list[dict]:
+    """How often a reward model scores the right answer above the wrong one: pairs from other problems, or the pairs
+    of a file that come after those it was trained on."""
+    from compendium import stats
+    from compendium.policy_opt.trainer import load
+
+    split = config.evaluate[0]
+    if config.task == "pairs":
+        rows = data.read_pairs(config.source)[config.problems :][: config.evaluated]
+    else:
+        other = config.but(split=split, problems=config.evaluated, seed=config.seed + 1)
+        rows = data.rows(other, *load(config))
+    if not rows:
+        return []
+    judge = rewards.Learned(str(folder), device=config.device)
+    score = lambda kind: judge([row["prompt"] for row in rows], [row[kind] for row in rows])
+    right = [float(a > b) for a, b in zip(score("chosen"), score("rejected"), strict=True)]
+    low, high = stats.bootstrap_interval(right)
+    return [dict(split=split, accuracy=sum(right) / len(right), low=low, high=high, n=len(right))]
+
+
+# Many runs ---------------------------------------------------------------------------------------------------------
+
+
+def launch(jobs: Sequence[tuple[Config, Path]], *, processes: int = 1) -> list[dict]:
+    """Records of runs, in order, each made in a process of its own; `processes` at a time. Raises RunError for the
+    first that fails, after those under way have ended."""
+    with ThreadPoolExecutor(processes) as pool:
+        return list(tqdm(pool.map(lambda job: alone(*job), jobs), total=len(jobs), desc="runs", disable=None))
+
+
+def alone(config: Config, out, function=run) -> dict:
+    """`function(config, out)` in a process of its own. Raises RunError with what went wrong there."""
+    if function is run and config.python:
+        return _elsewhere(config, Path(out))
+    quiet()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["compendium.policy_opt.trainer"])
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(function, config, out, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        done, found = ours.recv()
+    except EOFError:
+        done, found = False, "its process was killed; the same command resumes it"
+    process.join()
+    if not done:
+        raise RunError(f"{relative(out)}: {found}")
+    return found
+
+
+def _child(function, config: Config, out, pipe) -> None:
+    def watch():  # a run whose parent was killed would go on unseen
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        pipe.send((True, function(config, out)))
+    except Exception as error:
+        if not isinstance(error, ValueError | OSError | RuntimeError | ImportError):
+            traceback.print_exc()  # a mistake in the code, whose place matters
+        pipe.send((False, f"{type(error).__name__}: {str(error).strip() or 'no message'}"))
+
+
+def _elsewhere(config: Config, out: Path) -> dict:
+    """A run in another interpreter, whose environment holds its backend."""
+    if not Path(config.python).is_file():
+        raise RunError(f"there is no interpreter {config.python}; {INSTALL[config.backend]}")
+    out.mkdir(parents=True, exist_ok=True)
+    settings = out / "settings.yaml"
+    report.write(settings, json.dumps(asdict(config) | {"python": None}))  # YAML holds JSON
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "lib")}
+    command = [config.python, "-m", "compendium.policy_opt", "train", str(settings), "--out", str(out), "--here"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
+        raise RunError(f"{relative(out)}: {said.removeprefix('error: ')}; {INSTALL[config.backend]}")
+    return record(out)

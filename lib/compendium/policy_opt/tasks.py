@@ -1,0 +1,280 @@
+"""Problems with answers that can be checked: arithmetic stories made here, and files in GSM8K and MBPP format.
+
+    tom has 42 apples. then tom buys 7 apples. later tom drops 3. how many apples does tom have now?
+    we read the story once more. 42 + 7 = 49. let us go on step by step. 49 - 3 = 46. #### 46
+
+The solutions' chains of thought mix *calculation* with *filler*: sentences that say nothing about the answer, at random
+places. A method that finds out which tokens matter can be told from one that does not. `tokenizer` has the stories'
+words and single digits, 84 tokens, so a policy of a million parameters can learn them.
+
+Splits of `problems`: "train"; "validation", other stories of the same kinds; "operands", which begin with a number from
+30 to 39, as no other split does; "templates", whose every step joins a verb with a sentence frame that training saw
+apart but never together. Subtractions stay above zero and results below 100.
+
+Answers are found by `locate`, in model output and reference solutions alike, and compared as numbers.
+"""
+
+import json
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from compendium.paths import relative
+from compendium.policy_opt import sandbox
+
+MARKERS = "final answer", "####", "\\boxed{"  # in order of priority
+DIGITS = r"(?:\d{1,3}(?:(?:,|\{,\})\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"  # 1,234.5  1{,}234  12  .5
+NUMBER = re.compile(rf"[-−+]?\\?\$?(?:{DIGITS})")
+
+
+@dataclass(frozen=True)
+class Located:
+    """Character positions: of the marker, and of the number after it (equal where there is none)."""
+
+    marker: int
+    start: int
+    end: int
+
+
+def locate(text: str) -> Located | None:
+    """The first answer marker and the first number after it; None without a marker."""
+    lower = text.lower()
+    for marker in MARKERS:
+        at = lower.find(marker)
+        if at >= 0:
+            found = NUMBER.search(text, at + len(marker))
+            return Located(at, *found.span()) if found else Located(at, at + len(marker), at + len(marker))
+    return None
+
+
+def number(text: str) -> float:
+    """The value of a number as NUMBER finds it: currency, thousands separators and a typographic minus allowed."""
+    return float(re.sub(r"[\\$,{}]", "", text).replace("−", "-"))
+
+
+def extract(text: str, *, strict: bool = True) -> float | None:
+    """The answer in a completion: the number after the marker; with strict=False, without a marker, the last number.
+    None where there is none."""
+    found = locate(text)
+    if found:
+        return number(text[found.start : found.end]) if found.end > found.start else None
+    numbers = [] if strict else NUMBER.findall(text)
+    return number(numbers[-1]) if numbers else None
+
+
+def correct(text: str, answer: float, *, strict: bool = True) -> bool:
+    """Whether a completion's answer is `answer`, to nine digits: 10,001 is not 10,000."""
+    found = extract(text, strict=strict)
+    return found is not None and abs(found - answer) <= 1e-9 * max(1.0, abs(answer))
+
+
+# Stories ---------------------------------------------------------------------------------------------------------
+
+NAMES = "tom", "ann", "sam"
+ITEMS = "apples", "coins", "books", "cards"
+OPENINGS = "{name} has {n} {item}.", "{name} starts with {n} {item}."
+VERBS = {"+": ("buys", "finds", "gets"), "-": ("loses", "sells", "drops")}
+FRAMES = "then {name} {verb} {n} {item}.", "later {name} {verb} {n}.", "the next day {name} {verb} {n} more {item}."
+DOUBLING = "after that {name} doubles the {item}."
+QUESTION = "how many {item} does {name} have now?"
+FILLER = (
+    "let us go on step by step.",
+    "we read the story once more.",
+    "this part is not so hard to work out.",
+    "now we look at what comes next.",
+)
+SPLITS = "train", "validation", "operands", "templates"
+STARTS, HELD_OUT = range(10, 60), range(30, 40)
+OPERANDS = range(2, 10)
+LARGEST = 99
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A question, a solution that ends in "#### answer", and the answer. Solutions of stories begin with a space, so
+    that question + solution is the text to learn."""
+
+    question: str
+    solution: str
+    answer: float
+
+
+def problems(
+    n: int, split: str = "train", *, seed: int = 0, steps: tuple[int, ...] = (2, 3), filler: float = 0.5,
+    hasty: float = 0.0,
+) -> list[Problem]:  # fmt: skip
+    """`n` different stories.
+
+    steps: how many calculations a story may take. filler: probability of a filler sentence before each calculation.
+    hasty: probability that the solution of a story longer than the shortest stops one calculation too early and so is
+    wrong, as demonstrations can be; `answer` is right all the same. Raises ValueError for an unknown split or when
+    there are fewer than `n` stories.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+    rng = np.random.default_rng([seed, SPLITS.index(split)])
+    found = {}
+    for _ in range(20 * n):
+        if len(found) == n:
+            break
+        length = int(rng.choice(steps))
+        early = hasty > 0 and length > min(steps) and rng.random() < hasty
+        problem = _story(rng, split, length, filler, length - early)
+        # Training and validation stories are told apart by a hash, so that neither depends on the other's seed or size.
+        if split not in ("train", "validation") or (split == "validation") == _is_validation(problem.question):
+            found.setdefault(problem.question, problem)
+    if len(found) < n:
+        raise ValueError(f"there are fewer than {n} different stories of {steps} steps: found {len(found)}")
+    return list(found.values())
+
+
+def _is_validation(question: str) -> bool:
+    return zlib.crc32(question.encode()) % 8 == 0
+
+
+def _story(rng, split: str, steps: int, filler: float, solved: int) -> Problem:
+    """A story of `steps` calculations whose solution makes the first `solved` of them."""
+    pick = lambda options: options[int(rng.integers(len(options)))]
+    words = dict(name=pick(NAMES), item=pick(ITEMS))
+    starts = [s for s in STARTS if (s in HELD_OUT) == (split == "operands")]
+    total = said = pick(starts)
+    story, thought = [pick(OPENINGS).format(n=total, **words)], []
+    for step in range(steps):
+        symbol = pick("++--*")
+        operand = 2 if symbol == "*" else pick(OPERANDS)
+        result = {"+": total + operand, "-": total - operand, "*": total * 2}[symbol]
+        if not 0 < result <= LARGEST or (symbol == "*" and split == "templates"):
+            symbol = "+" if total < operand + 1 else "-"
+            operand = pick(OPERANDS) if symbol == "+" else pick(range(2, min(10, total)))
+            result = total + operand if symbol == "+" else total - operand
+        story.append(_sentence(pick, symbol, split).format(n=operand, **words))
+        if rng.random() < filler and step < solved:
+            thought.append(pick(FILLER))
+        if step < solved:
+            thought.append(f"{total} {symbol} {operand} = {result}.")
+            said = result
+        total = result
+    question = " ".join([*story, QUESTION.format(**words)])
+    return Problem(question, " " + " ".join([*thought, f"#### {said}"]), float(total))
+
+
+def _sentence(pick, symbol: str, split: str) -> str:
+    """A step's sentence; verb i never meets frame i but in the split "templates"."""
+    if symbol == "*":
+        return DOUBLING
+    verb = pick(range(len(VERBS[symbol])))
+    frame = pick([f for f in range(len(FRAMES)) if (f == verb) == (split == "templates")])
+    return FRAMES[frame].replace("{verb}", VERBS[symbol][verb])
+
+
+TOKEN = r" ?[a-z]+| ?#+| ?\d| ?[^\sa-z\d#]"  # a word with the space before it; digits one by one
+SPECIAL = "<pad>", "<eos>", "<unk>"
+
+
+def tokenizer():
+    """A fast tokenizer of the stories' vocabulary; decoding gives the text back, after a space that it begins with."""
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = " ".join([*NAMES, *ITEMS, *OPENINGS, *sum(VERBS.values(), ()), *FRAMES, DOUBLING, QUESTION, *FILLER])
+    pieces = set(re.findall(TOKEN, " " + re.sub(r"\{\w+\}", "", words)))
+    pieces |= {f"{space}{digit}" for space in ("", " ") for digit in range(10)} | {" +", " -", " *", " =", " ####"}
+    vocabulary = {token: i for i, token in enumerate([*SPECIAL, *sorted(pieces)])}
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    made.normalizer = normalizers.Replace(Regex("^ ?"), " ")
+    made.pre_tokenizer = pre_tokenizers.Split(Regex(TOKEN), "isolated")
+    made.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", padding_side="left"
+    )
+
+
+# Files -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Program:
+    """A programming task: what to write, assert statements that a right program passes, and what they import."""
+
+    question: str
+    solution: str
+    tests: tuple[str, ...]
+    setup: str = ""
+
+
+def gsm8k(source: str = "openai/gsm8k", *, revision: str | None = None, split: str = "test") -> list[Problem]:
+    """Word problems in GSM8K format: items with `question` and `answer`, the latter ending in "#### number".
+
+    source: a JSON-lines file, or a hub data set with `revision`, a 40-digit commit, and `split`.
+    Raises ValueError naming the first item that is not in the format, or why the set cannot be had.
+    """
+    found = []
+    for where, item in _records(source, "main", revision, split):
+        question, solution = item.get("question"), item.get("answer")
+        answer = extract(solution) if isinstance(solution, str) else None
+        if not isinstance(question, str) or not question.strip() or answer is None:
+            raise ValueError(f"{where}: it needs a question, and an answer that ends in '#### number'")
+        found.append(Problem(question.strip(), solution.strip(), answer))
+    return found
+
+
+def mbpp(
+    source: str = "google-research-datasets/mbpp", *, revision: str | None = None, split: str = "test"
+) -> list[Program]:
+    """Programming tasks in MBPP format: items with `text` (or `prompt`), `code` and `test_list`; optionally
+    `test_setup_code` or `test_imports`. Arguments and errors as for `gsm8k`."""
+    found = []
+    for where, item in _records(source, None, revision, split):
+        question, tests = item.get("text") or item.get("prompt"), item.get("test_list")
+        if not isinstance(question, str) or not isinstance(tests, list) or not tests:
+            raise ValueError(f"{where}: it needs a text and a test_list of assert statements")
+        setup = "\n".join([item.get("test_setup_code") or "", *(item.get("test_imports") or [])]).strip()
+        found.append(Program(question.strip(), item.get("code", ""), tuple(tests), setup))
+    return found
+
+
+def program(text: str) -> str:
+    """The code in a completion: its first fenced block, to the end if it is not closed; all of it without a fence."""
+    found = re.search(r"```[ \t]*\w*[ \t]*\n(.*?)(?:^[ \t]*```|\Z)", text, re.DOTALL | re.MULTILINE)
+    return found[1] if found else text
+
+
+def share_passed(text: str, task: Program, **limits) -> float:
+    """Share of a task's tests that the program in a completion passes, 0 to 1. limits: see `sandbox.run`."""
+    return float(np.mean(sandbox.run(program(text), task.tests, setup=task.setup, **limits).passed))
+
+
+def _records(source: str, name: str | None, revision: str | None, split: str):
+    """(where, item) of each item of a JSON-lines file or a hub data set; `where` names it in error messages."""
+    if Path(source).is_file():
+        lines = [line for line in Path(source).read_text(encoding="utf-8").splitlines() if line.strip()]
+        shown, items = relative(source), []
+        for i, line in enumerate(lines, 1):
+            try:
+                items.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{shown}, item {i}: not JSON ({error})") from None
+    else:
+        shown, items = source, _from_hub(source, name, revision, split)
+    if not items:
+        raise ValueError(f"{shown} holds no items")
+    for i, item in enumerate(items, 1):
+        yield f"{shown}, item {i}", item if isinstance(item, dict) else {}
+
+
+def _from_hub(source: str, name: str | None, revision: str | None, split: str) -> list[dict]:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or source.endswith((".jsonl", ".json")):
+        raise ValueError(f"{source!r} is neither a file nor a hub id such as 'owner/data'")
+    if not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
+        raise ValueError(f"{source}: give revision=, the data set's 40-digit commit, so that a rerun asks the same")
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        raise ValueError("hub data sets need the package `datasets`: pip install datasets, or name a file") from None
+    try:
+        return load_dataset(source, name, split=split, revision=revision).to_list()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot load {source}: {str(error).splitlines()[0]}") from None
