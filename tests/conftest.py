@@ -3,6 +3,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from compendium import models
+from compendium.tabular.pfn import Network, Shape
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +22,15 @@ def tiny():
         num_key_value_heads=2, max_position_embeddings=64,
     )  # fmt: skip
     return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture
+def network():
+    """A small random prior-fitted network whose layers do something."""
+    models.set_threads(1)
+    torch.manual_seed(0)
+    made = Network(Shape(width=32, layers=2, heads=2, hidden=64)).eval()
+    for layer in made.layers:
+        torch.nn.init.normal_(layer.out.weight, std=0.2)
+        torch.nn.init.normal_(layer.down.weight, std=0.2)
+    return made

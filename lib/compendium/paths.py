@@ -6,6 +6,7 @@ ROOT = Path(__file__).parents[2]
 DATA = ROOT / "data"  # facts, prompts and their data card
 UNLEARNED = DATA / "unlearned"  # what unlearned models answered: one folder a domain and seed
 MODELS = DATA / "models"  # fetched weights, git-ignored
+TABULAR = DATA / "tabular"  # the prior-fitted network, and what all methods reached
 NOTEBOOKS = ROOT / "notebooks"
 FIGURES = ROOT / "figures"  # one folder per notebook: images, the numbers behind them, claims
 EXECUTED = ROOT / "executed"  # executed notebooks, git-ignored

@@ -1,0 +1,44 @@
+"""Tabular foundation models from the command line: `pretrain` the network (`compendium.tabular.pretrain`), or `study`
+every method on every data set (`compendium.tabular.study`).
+"""
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+from compendium import models, run
+from compendium.paths import TABULAR, relative
+from compendium.tabular import pretrain, study, suite
+
+
+def main(argv=None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m compendium.tabular", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("pretrain", help="train the network on random tables, or go on training it")
+    command.add_argument("settings", type=Path, help="YAML file with the arguments of pretrain.train")
+    command.add_argument("--out", type=Path, default=TABULAR, help="folder for checkpoint, curve and state")
+    command.add_argument("--steps", type=int, help="train up to this step, whatever the settings say")
+    command = commands.add_parser("study", help="every method on every data set, into data/tabular/study/")
+    command.add_argument("settings", type=Path, help="YAML file with the arguments of study.jobs, and processes")
+    command.add_argument("--out", type=Path, default=TABULAR / "study", help="folder for the tables")
+    given = parser.parse_args(argv)
+    try:
+        settings = run.read_yaml(given.settings)
+        if given.command == "study":
+            processes = settings.pop("processes")
+            tables = study.run(study.jobs(**settings), processes=processes, out=given.out)
+            print(f"{relative(given.out)}  {len(tables['scores'])} rows of scores")
+            return
+        if given.steps is not None:
+            settings["steps"] = given.steps
+        path = pretrain.train(given.out, **settings, progress=partial(print, flush=True))
+        print(f"{relative(path)}  {path.stat().st_size / 1e6:.1f} MB, SHA-256 {models.sha256(path)}")
+    except (ValueError, TypeError, OSError, run.RunError, models.ModelError, suite.MissingExtra) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted: `pretrain` goes on from its last validation, `study` begins anew")
+
+
+if __name__ == "__main__":
+    main()

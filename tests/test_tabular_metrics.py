@@ -1,0 +1,144 @@
+"""Metrics against hand cases, scikit-learn and fairlearn; ranks against published tables and scipy."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from fairlearn import metrics as fair
+from scipy import stats as sps
+from sklearn import metrics as skm
+from sklearn.calibration import calibration_curve
+
+from compendium.tabular import metrics
+
+# Four rows, two classes: confidences .9 right, .8 wrong, .6 right, .6 wrong.
+Y = np.array([1, 0, 0, 1])
+P = np.array([[0.1, 0.9], [0.2, 0.8], [0.6, 0.4], [0.6, 0.4]])
+
+
+def random_case(classes, rows=400, seed=0):
+    rng = np.random.default_rng(seed)
+    p = rng.dirichlet(np.ones(classes), rows)
+    return np.array([rng.choice(classes, p=row) for row in p]), p
+
+
+def test_by_hand():
+    assert metrics.brier(Y, P) == pytest.approx((0.02 + 1.28 + 0.32 + 0.72) / 4)
+    assert metrics.log_loss(Y, P) == pytest.approx(-np.log([0.9, 0.2, 0.6, 0.4]).mean())
+    # Bins of width 1/5: (.4, .6] holds two rows, (.6, .8] one, (.8, 1] one.
+    table = metrics.reliability(Y, P, bins=5)
+    assert table.n.tolist() == [2, 1, 1]
+    assert table.accuracy.tolist() == [0.5, 0.0, 1.0]
+    assert metrics.ece(Y, P, bins=5) == pytest.approx((2 * 0.1 + 0.8 + 0.1) / 4)
+    assert metrics.mce(Y, P, bins=5, least=1) == pytest.approx(0.8)
+    assert metrics.mce(Y, P, bins=5, least=2) == pytest.approx(0.1)
+    assert np.isnan(metrics.mce(Y, P, bins=5, least=3))
+    # Two bins of equal mass: the tied rows (.6, .6), then .8 and .9.
+    assert metrics.ece(Y, P, bins=2, kind="mass") == pytest.approx((2 * 0.1 + 2 * 0.35) / 4)
+
+
+def test_certain_and_right_is_perfect_and_certain_and_wrong_is_worst():
+    right, wrong = np.eye(3)[[0, 1, 2]], np.eye(3)[[1, 2, 0]]
+    y = np.arange(3)
+    assert [metrics.brier(y, right), metrics.ece(y, right)] == [0, 0]
+    assert [metrics.brier(y, wrong), metrics.ece(y, wrong)] == [2, 1]
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_equal_to_scikit_learn(classes):
+    y, p = random_case(classes)
+    assert metrics.log_loss(y, p) == pytest.approx(skm.log_loss(y, p, labels=range(classes)))
+    assert metrics.scores(y, p)["accuracy"] == pytest.approx(skm.accuracy_score(y, p.argmax(1)))
+    theirs = skm.roc_auc_score(y, p[:, 1]) if classes == 2 else skm.roc_auc_score(y, p, multi_class="ovr")
+    assert metrics.auc(y, p) == pytest.approx(theirs)
+    if classes == 2:
+        assert metrics.brier(y, p) == pytest.approx(2 * skm.brier_score_loss(y, p[:, 1]))
+    else:
+        assert metrics.brier(y, p) == pytest.approx(skm.brier_score_loss(y, p, scale_by_half=False))
+
+
+@pytest.mark.parametrize(("kind", "theirs"), [("width", "uniform"), ("mass", "quantile")])
+def test_reliability_is_scikit_learns_curve(kind, theirs):
+    y, p = random_case(4, rows=900)
+    right, confidence = p.argmax(1) == y, p.max(1)
+    table = metrics.reliability(y, p, bins=9, kind=kind)
+    accuracy, mean = calibration_curve(right, confidence, n_bins=9, strategy=theirs)
+    np.testing.assert_allclose(table.accuracy, accuracy, atol=0.02)  # a row at a bin's edge may fall on either side
+    np.testing.assert_allclose(table.confidence, mean, atol=0.02)
+
+
+def test_calibrated_probabilities_have_small_ece():
+    y, p = random_case(3, rows=20_000)
+    assert metrics.ece(y, p) < 0.02
+    assert metrics.ece(y, p**3 / (p**3).sum(1, keepdims=True)) > 0.1
+
+
+@pytest.mark.parametrize("bad", [P * 2, P[:3], -P, P[:, :1]])
+def test_bad_probabilities_are_refused(bad):
+    with pytest.raises(ValueError, match="probabilities"):
+        metrics.brier(Y, bad)
+    with pytest.raises(ValueError, match="class numbers"):
+        metrics.brier(Y + 1, P)
+
+
+def test_fairness_by_hand_and_by_fairlearn():
+    # Group a: 3 positives of which 2 predicted, 2 negatives of which 1; group b: 2 of which 0, 2 of which 1.
+    y = np.array([1, 1, 1, 0, 0, 1, 1, 0, 0], bool)
+    predicted = np.array([1, 1, 0, 1, 0, 0, 0, 1, 0], bool)
+    group = np.array(list("aaaaabbbb"))
+    table = metrics.fairness(y, predicted, group).set_index("metric")
+    np.testing.assert_allclose(table.value, [3 / 5 - 1 / 4, 2 / 3, 2 / 3])
+    assert table.smallest.tolist() == [4, 2, 2]
+    assert ((table.low <= table.value) & (table.value <= table.high)).all()
+    counts = np.array([[[1, 1], [1, 2]], [[1, 1], [2, 0]]])
+    np.testing.assert_allclose(metrics.differences(counts), table.value)
+
+
+def test_the_resampled_formula_is_fairlearns_on_random_cases():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        y, predicted, group = rng.random(200) < 0.4, rng.random(200) < 0.5, rng.integers(3, size=200)
+        cells = np.bincount(4 * group + 2 * y + predicted, minlength=12).reshape(3, 2, 2)
+        theirs = [
+            function(y, predicted, sensitive_features=group)
+            for function in (
+                fair.demographic_parity_difference, fair.equal_opportunity_difference, fair.equalized_odds_difference,
+            )
+        ]  # fmt: skip
+        np.testing.assert_allclose(metrics.differences(cells), theirs)
+        assert theirs[2] >= theirs[1]
+
+
+def test_one_answer_for_all_is_fair_and_one_group_is_refused():
+    y, group = np.arange(40) % 2 == 0, np.arange(40) % 4 < 2
+    assert metrics.fairness(y, np.ones(40, bool), group).value.tolist() == [0, 0, 0]
+    with pytest.raises(ValueError, match="there is one"):
+        metrics.fairness(y, y, np.zeros(40))
+    gone = metrics.fairness(np.arange(4) < 2, np.ones(4, bool), np.array(list("aabb"))).set_index("metric")
+    assert np.isnan(gone.value["EOpD"])  # group b has no positives
+    assert gone.value["SPD"] == 0
+
+
+def test_ranks_and_tests():
+    rng = np.random.default_rng(0)
+    base = rng.random(30)
+    table = pd.DataFrame({"good": base + 0.1, "same": base + 0.001 * rng.normal(size=30), "base": base})
+    found = metrics.ranks(table)
+    assert found.mean.index[0] == "good"
+    assert found.mean["good"] == 1
+    assert found.friedman == pytest.approx(sps.friedmanchisquare(*table.to_numpy().T).pvalue)
+    pairs = found.pairs.set_index(["better", "worse"])
+    assert (pairs.loc["good"].p_holm < 0.001).all()
+    assert metrics.cliques(found) == [tuple(sorted(["same", "base"], key=found.mean.get))]
+    # Holm: the smallest of three p-values is tripled.
+    assert pairs.p_holm.min() == pytest.approx(3 * pairs.p.min())
+
+
+@pytest.mark.parametrize(("methods", "q"), [(2, 1.960), (4, 2.569), (10, 3.164)])
+def test_nemenyi_constants_are_those_published(methods, q):
+    """Demsar 2006, table 5 (a), to its three digits."""
+    assert metrics.nemenyi(methods, 14) == pytest.approx(q * np.sqrt(methods * (methods + 1) / (6 * 14)), abs=1e-3)
+
+
+def test_ranks_refuse_gaps():
+    with pytest.raises(ValueError, match="score"):
+        metrics.ranks(pd.DataFrame({"a": [1.0, np.nan, 2.0], "b": [1.0, 2.0, 3.0]}))
