@@ -3,10 +3,12 @@
 import ast
 import subprocess
 import sys
+from importlib.metadata import distributions
 
 import nbformat
 import pytest
 from dvc.repo import Repo
+from packaging.specifiers import SpecifierSet
 
 from compendium import report, run
 from compendium.paths import FIGURES, NOTEBOOKS, ROOT, relative
@@ -125,6 +127,12 @@ def test_all_fixed_packages_are_pinned_and_used():
     for package in fixed:
         assert f"\n{package}==" in pins, package
         assert package.replace("jupyterlab", "jupyter lab") in used, package
+
+
+def test_packages_install_on_every_python_that_is_allowed():
+    """Python 3.11 comes as 3.11.2 with some systems; a pin that asks for more ends in pip's conflict report there."""
+    asked = {found.name: found.metadata["Requires-Python"] or "" for found in distributions()}
+    assert not [name for name, versions in asked.items() if not SpecifierSet(versions).contains("3.11.0")]
 
 
 def test_the_code_is_clean():
