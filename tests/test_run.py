@@ -1,5 +1,6 @@
 """The notebook runner: refuses before it starts, keeps what was there, names what failed."""
 
+import json
 import subprocess
 import sys
 import time
@@ -123,3 +124,138 @@ def test_normalising_removes_what_differs_between_runs():
     one, two = (nbformat.writes(run.normalise(executed(s))) for s in ("1.0", "2.0"))
     assert one == two
     assert "42" in one
+
+
+def test_a_folder_that_no_run_made_is_never_replaced(tmp_path, monkeypatch):
+    path = str(notebook(tmp_path, "open(f'{out}/r.csv', 'w').write('1')"))
+    (tmp_path / "work/kept").mkdir(parents=True)
+    (tmp_path / "work/kept/thesis.tex").write_text("years")
+    (tmp_path / "work/link").symlink_to(tmp_path / "work/kept")
+    monkeypatch.chdir(tmp_path / "work")
+    for out in (".", "kept", "link", "kept/thesis.tex", ".."):
+        with pytest.raises(SystemExit) as refused:
+            run.main([path, "--out", out, "--executed", "copy.ipynb"])
+        assert str(refused.value).startswith("error: ")
+        assert len(str(refused.value).splitlines()) == 1
+    assert (tmp_path / "work/kept/thesis.tex").read_text() == "years"
+    assert sorted(p.name for p in (tmp_path / "work").iterdir()) == ["kept", "link"]
+    run.main([path, "--out", "new", "--executed", "copy.ipynb"])
+    assert (tmp_path / "work/new/r.csv").read_text() == "1"
+    (tmp_path / "work/new/notes.txt").write_text("mine")
+    with pytest.raises(SystemExit, match=r"holds notes.txt, which no run wrote"):
+        run.main([path, "--out", "new", "--executed", "copy.ipynb"])
+    assert (tmp_path / "work/new/notes.txt").read_text() == "mine"
+
+
+def test_an_executed_copy_replaces_no_other_file(tmp_path):
+    path = notebook(tmp_path)
+    before = path.read_bytes()
+    (tmp_path / "other.ipynb").write_text("mine")
+    for copy in (path, tmp_path / "other.ipynb", tmp_path):
+        with pytest.raises(run.RunError, match="--executed"):
+            run.run(path, {}, tmp_path / "figures", copy)
+    assert path.read_bytes() == before
+    assert (tmp_path / "other.ipynb").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("import sys\nsys.exit()", "left early"),
+        ("raise SystemExit(0)", "left early"),
+        ("import sys\nsys.exit(3)", "SystemExit: 3"),
+        ("import os\nos._exit(0)", "Kernel died"),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "Kernel died"),
+    ],
+)
+def test_an_early_end_is_no_success(tmp_path, body, said):
+    whole = "open(f'{out}/half.csv', 'w').write('1')\n"
+    execute(notebook(tmp_path, whole + "open(f'{out}/other.csv', 'w').write('2')"), {}, tmp_path)
+    path = notebook(tmp_path, f"{whole}print('so far')\n{body}")
+    ends = nbformat.read(path, 4)
+    ends.cells.append(new_code_cell("open(f'{out}/other.csv', 'w').write('3')"))
+    nbformat.write(ends, path)
+    with pytest.raises(run.RunError, match=rf"failed in cell \d \(under 'The step'\): .*{said}"):
+        execute(path, {}, tmp_path)
+    assert (tmp_path / "figures/demo/other.csv").read_text() == "2"
+    assert "so far" in (tmp_path / "executed/demo.failed.ipynb").read_text()
+    assert (tmp_path / "executed/demo.ipynb").exists()
+
+
+def test_results_are_not_replaced_by_none(tmp_path):
+    execute(notebook(tmp_path, "open(f'{out}/r.csv', 'w').write('1')"), {}, tmp_path)
+    with pytest.raises(run.RunError, match="wrote nothing into `out`"):
+        execute(notebook(tmp_path, "print(1)"), {}, tmp_path)
+    no_folder = notebook(tmp_path, "print(alpha)", defaults="alpha = 0.1")
+    execute(no_folder, {}, tmp_path)
+    assert (tmp_path / "figures/demo/r.csv").read_text() == "1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-p", "anything", "2024-05-01"], "parameter 'anything' is the date 2024-05-01"),
+        (["-p", "anything", "2024-05-01 10:00:00"], "parameter 'anything' is the date"),
+        (["-p", "anything", "{a: [2024-05-01]}"], "parameter 'anything' is the date"),
+        (["-p", "anything", "2024-13-45"], "is not valid YAML"),
+        (["-p", "seeds", "[1"], "-p seeds '[1' is not valid YAML"),
+        (["-p", "anything", "!!set {a}"], "parameter 'anything' is of type set"),
+        (["-p", "anything", "!!binary aGk="], "parameter 'anything' is of type bytes"),
+        (["-p", "anything", "&a [*a]"], "is not valid YAML"),
+        (["-p", "anything", "!!python/name:os.system"], "is not valid YAML"),
+        (["latin.yaml"], "latin.yaml is not in UTF-8 (byte 7)"),
+        (["numbers.yaml"], "a parameter's name must be text, not 3"),
+        (["."], "cannot read"),
+        (["none.yaml"], "no parameters file none.yaml"),
+    ],
+)
+def test_bad_values_are_refused_in_one_line(tmp_path, capsys, monkeypatch, arguments, said):
+    path = notebook(tmp_path, defaults="anything = None\nseeds = [0]\nout = None")
+    (tmp_path / "latin.yaml").write_bytes("name: é\n".encode("latin-1"))
+    (tmp_path / "numbers.yaml").write_text("3: 4\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        run.main(
+            [str(path), *arguments, "--out", str(tmp_path / "figures"), "--executed", str(tmp_path / "copy.ipynb")]
+        )
+    assert str(stopped.value).startswith("error: ")
+    assert said in str(stopped.value)
+    assert len(str(stopped.value).splitlines()) == 1
+    assert not (tmp_path / "figures").exists()
+
+
+@pytest.mark.parametrize("defaults", ["%load_ext x\na = 1", "!ls", "a = 1\n%time", "a =", "a, b = 1, 2", "a: int = 3"])
+def test_a_parameters_cell_that_is_not_plain_is_refused_in_one_line(tmp_path, defaults):
+    with pytest.raises(run.RunError, match=r"^parameters cell, line \d: only `name = literal` is allowed there$"):
+        execute(notebook(tmp_path, defaults=defaults), {}, tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"print(1)", b"{}", b"[]", "{'é'}".encode("latin-1"), b'{"nbformat": 4}'])
+def test_a_file_that_is_no_notebook_is_refused_in_one_line(tmp_path, content):
+    (tmp_path / "x.ipynb").write_bytes(content)
+    for path in (tmp_path / "x.ipynb", tmp_path):
+        with pytest.raises(run.RunError) as refused:
+            execute(path, {}, tmp_path)
+        assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_notebook_without_language_or_kernel_runs_and_its_provenance_is_json(tmp_path):
+    path = notebook(tmp_path, "print(alpha)", defaults="alpha = 0.1\npair = (1, 2)")
+    bare = nbformat.read(path, 4)
+    bare.metadata = {}
+    nbformat.write(bare, path)
+    execute(path, {"alpha": float("nan"), "pair": [3, 4]}, tmp_path)
+    refuse = lambda name: pytest.fail(f"{name} is not JSON")
+    text = (tmp_path / "executed/demo.provenance.json").read_text()
+    assert json.loads(text, parse_constant=refuse)["parameters"] == {"alpha": "nan", "pair": [3, 4]}
+
+
+def test_executed_copies_do_not_depend_on_how_fast_a_cell_prints(tmp_path):
+    fast = "print('a')\nprint('b')\nobject()"
+    slow = "import sys, time\nprint('a', flush=True); time.sleep(0.6); print('.', file=sys.stderr, flush=True)\n"
+    copies = []
+    for body in (fast, slow + "time.sleep(0.6)\nprint('b')\nobject()"):
+        execute(notebook(tmp_path, body), {}, tmp_path)
+        copies.append(nbformat.read(tmp_path / "executed/demo.ipynb", 4).cells[-1].outputs)
+    assert copies[0] == copies[1]
+    assert [output.output_type for output in copies[0]] == ["stream", "execute_result"]

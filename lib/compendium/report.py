@@ -14,12 +14,12 @@ import os
 import platform
 import re
 import subprocess
-import tempfile
 from importlib import metadata
 from pathlib import Path
 
 import pandas as pd
 
+from compendium.files import write
 from compendium.paths import FIGURES, ROOT, relative
 
 DPI = 120
@@ -49,22 +49,6 @@ def style() -> None:
             "svg.hashsalt": "compendium",
         }
     )
-
-
-def write(path, content: str | bytes) -> None:
-    """Write a file in one step: a reader, or an interruption, never meets half of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = content.encode() if isinstance(content, str) else content
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(scratch, 0o644)
-        os.replace(scratch, path)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise
 
 
 def rounded(value):

@@ -11,25 +11,48 @@ to `executed/<section>/<notebook>.ipynb`, stripped of everything that differs be
 
 import argparse
 import ast
+import datetime
 import json
+import math
 import os
-import shutil
+import re
 import sys
 import time
+from contextlib import nullcontext
 from difflib import get_close_matches
 from pathlib import Path
 
 import nbformat
 from ruamel.yaml import YAML, YAMLError
 
+from compendium import files
 from compendium.paths import EXECUTED, FIGURES, NOTEBOOKS, ROOT, relative
 
 KERNEL = "python3"
 RESERVED = "out"  # the folder for results, set by this runner
+ADDRESS = re.compile(r" at 0x[0-9a-f]{6,}")  # of an object in memory, as its repr may show it
 
 
 class RunError(Exception):
     """A run that cannot start or did not finish; the message says where and what to do."""
+
+
+def read_notebook(path: Path):
+    """The notebook in a file. Raises RunError."""
+    try:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+    except FileNotFoundError:
+        raise RunError(f"no notebook {relative(path)}") from None
+    except OSError as error:
+        raise RunError(f"cannot read {relative(path)}: {error.strerror}") from None
+    except Exception as error:  # nbformat raises whatever its parser and its validator do
+        raise RunError(f"{relative(path)} is not a notebook: {_first_line(error)}") from None
+    return notebook
+
+
+def _first_line(error) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def parameters(notebook) -> dict:
@@ -37,13 +60,18 @@ def parameters(notebook) -> dict:
     tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(tagged) != 1 or tagged[0].cell_type != "code":
         raise RunError("the notebook needs exactly one code cell with the tag 'parameters'")
+    only = "only `name = literal` is allowed there"
+    try:
+        body = ast.parse(tagged[0].source).body
+    except SyntaxError as error:  # also %magic and !command, which are not Python
+        raise RunError(f"parameters cell, line {error.lineno}: {only}") from None
     found = {}
-    for node in ast.parse(tagged[0].source).body:
+    for node in body:
         try:
             (target,) = node.targets
             found[target.id] = ast.literal_eval(node.value)
-        except (AttributeError, ValueError):
-            raise RunError(f"parameters cell, line {node.lineno}: only `name = literal` is allowed there") from None
+        except (AttributeError, ValueError, TypeError):
+            raise RunError(f"parameters cell, line {node.lineno}: {only}") from None
     return found
 
 
@@ -55,14 +83,15 @@ def matches(value, default) -> bool:
         return isinstance(value, bool) and isinstance(default, bool)
     if isinstance(default, float):
         return isinstance(value, (int, float))
-    if isinstance(default, list):
-        return isinstance(value, list) and all(matches(item, default[0]) for item in value if default)
+    if isinstance(default, (list, tuple)):  # YAML has no tuples
+        return isinstance(value, (list, tuple)) and all(matches(item, default[0]) for item in value if default)
     return isinstance(value, type(default))
 
 
 def validate(given: dict, declared: dict) -> None:
     """Raise RunError, with the nearest valid name or the expected type, unless `given` fits `declared`."""
     for name, value in given.items():
+        _plain(value, name)
         if name == RESERVED:
             raise RunError(f"'{RESERVED}' is set by the runner: use --out")
         if name not in declared:
@@ -77,14 +106,45 @@ def validate(given: dict, declared: dict) -> None:
             )
 
 
-def read_yaml(path: Path) -> dict:
-    """A flat mapping from a YAML 1.2 file, the dialect DVC reads (so 1e-4 is a number). Raises RunError."""
+def _plain(value, name) -> None:
+    """Raise RunError unless a parameter is made of text, numbers, true and false, null, lists and mappings."""
+    if not isinstance(name, str):
+        raise RunError(f"a parameter's name must be text, not {name!r}: put it in quotes")
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            _plain(item, name)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, (str, int, float)):
+                raise RunError(f"parameter '{name}' has the key {key!r}: put it in quotes")
+            _plain(item, name)
+    elif isinstance(value, datetime.date):
+        raise RunError(f"parameter '{name}' is the date {value}: to give it as text, put it in quotes within the value")
+    elif value is not None and not isinstance(value, (str, int, float)):
+        raise RunError(f"parameter '{name}' is of type {type(value).__name__}: give text, numbers, lists or mappings")
+
+
+def parse_yaml(text: str, where: str):
+    """What a YAML 1.2 text says, in the dialect DVC reads (so 1e-4 is a number). Raises RunError naming `where`."""
     try:
-        found = YAML(typ="safe", pure=True).load(path.read_text())
+        found = YAML(typ="safe", pure=True).load(text)
+        json.dumps(found, default=str, skipkeys=True)  # an alias that holds itself has no end
+    except (YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise RunError(f"{where} is not valid YAML: {_first_line(error)}") from None
+    return found
+
+
+def read_yaml(path: Path) -> dict:
+    """A flat mapping from a YAML file in UTF-8. Raises RunError."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise RunError(f"no parameters file {relative(path)}") from None
-    except YAMLError as error:
-        raise RunError(f"{relative(path)} is not valid YAML: {str(error).splitlines()[0]}") from None
+    except UnicodeDecodeError as error:
+        raise RunError(f"{relative(path)} is not in UTF-8 (byte {error.start + 1}): save it in that encoding") from None
+    except OSError as error:
+        raise RunError(f"cannot read {relative(path)}: {error.strerror}") from None
+    found = parse_yaml(text, relative(path))
     if found is None:
         return {}
     if not isinstance(found, dict):
@@ -100,19 +160,41 @@ def position() -> str:
 
 
 def normalise(notebook, renames: dict[str, str] | None = None):
-    """Remove all that differs between identical runs: times, durations, progress bars, the `provenance` output."""
+    """Remove all that differs between identical runs: times, durations, progress bars, addresses, the `provenance`
+    output, and where a stream happened to be cut into pieces. renames: texts to replace in sources and outputs."""
     notebook.metadata = {"kernelspec": {"name": KERNEL, "display_name": "Python 3", "language": "python"}}
+
+    def settled(text: str) -> str:
+        for old, new in (renames or {}).items():
+            text = text.replace(old, new)
+        return ADDRESS.sub(" at 0x0", text)
+
     for number, cell in enumerate(notebook.cells):
         tags = cell.metadata.get("tags", [])
         cell.metadata = {"tags": tags} if tags else {}
         cell.id = f"cell-{number}"
         for old, new in (renames or {}).items():
             cell.source = cell.source.replace(old, new)
-        if cell.cell_type == "code":
-            volatile = "provenance" in tags
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and not volatile]
-            for output in cell.outputs:
-                output.pop("metadata", None) if output.output_type == "stream" else output.update(metadata={})
+        if cell.cell_type != "code":
+            continue
+        volatile = "provenance" in tags
+        kept = [o for o in cell.outputs if o.get("name") != "stderr" and not volatile]
+        cell.outputs = []
+        for output in kept:
+            if output.output_type == "stream":
+                before = cell.outputs[-1] if cell.outputs else None
+                if before is not None and before.get("name") == output.name:
+                    before.text += output.text
+                    continue
+                output.pop("metadata", None)
+            else:
+                output.metadata = {}
+                for kind, value in output.get("data", {}).items():
+                    output.data[kind] = settled(value) if isinstance(value, str) and "text" in kind else value
+            cell.outputs.append(output)
+        for output in cell.outputs:
+            if output.output_type == "stream":
+                output.text = settled(output.text)
     return notebook
 
 
@@ -123,56 +205,105 @@ def heading(notebook, index: int) -> str:
     return next((line.lstrip("# ") for line in reversed(lines) if line.startswith("#")), "the beginning")
 
 
-def run(path: Path, given: dict, out: Path, executed: Path) -> None:
-    """Validate, execute, normalise and put the results in place. Raises RunError; earlier results stay as they were."""
-    try:
-        notebook = nbformat.read(path, as_version=4)
-    except FileNotFoundError:
-        raise RunError(f"no notebook {relative(path)}") from None
-    declared = parameters(notebook)
-    validate(given, declared)
+def execute(path: Path, values: dict, copy: Path):
+    """The executed notebook, every cell of which ran to its end; saved to `copy` as each cell begins and ends.
 
-    import papermill  # slow to import, and not needed to refuse a bad parameter
+    Raises RunError, naming the cell, for an exception, an early exit, a kernel that died or one that cannot be had.
+    """
+    import nbclient.exceptions  # slow to import, like papermill, and not needed to refuse a bad parameter
+    import papermill
+    from jupyter_client.kernelspec import NoSuchKernel
 
-    scratch = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    executed.parent.mkdir(parents=True, exist_ok=True)
-    failed = executed.with_suffix(".failed.ipynb")
-    values = given | ({RESERVED: str(scratch)} if RESERVED in declared else {})
-    started = time.time()
+    said = f"the executed copy is {relative(copy)}; earlier results are unchanged"
+
+    def place(ran, index: int) -> str:
+        number = sum(cell.cell_type == "code" for cell in ran.cells[: index + 1])
+        return f"cell {number} (under '{heading(ran, index)}')"
+
     try:
-        papermill.execute_notebook(
-            str(path), str(failed), parameters=values, kernel_name=KERNEL, cwd=str(path.parent),
+        ran = papermill.execute_notebook(
+            str(path), str(copy), parameters=values, kernel_name=KERNEL, language="python", cwd=str(path.parent),
             progress_bar={"disable": None}, stderr_file=None,
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
-        shutil.rmtree(scratch, ignore_errors=True)
-        ran = nbformat.read(failed, as_version=4)
+        ran = read_notebook(copy)
         index = next(i for i, c in enumerate(ran.cells) if any(o.output_type == "error" for o in c.get("outputs", [])))
+        what = f"{error.ename}: {error.evalue.strip().splitlines()[0] if error.evalue.strip() else ''}"
         raise RunError(
-            f"{relative(path)} failed in cell {error.exec_count} (under '{heading(ran, index)}'): "
-            f"{error.ename}: {error.evalue.strip().splitlines()[0] if error.evalue.strip() else ''}\n"
-            f"the executed copy with the traceback is {relative(failed)}; earlier results are unchanged"
+            f"{relative(path)} failed in {place(ran, index)}: {what}\n"
+            f"the executed copy with the traceback is {relative(copy)}; earlier results are unchanged"
         ) from None
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        failed.unlink(missing_ok=True)
-        raise
-    from compendium import report
+    except (nbclient.exceptions.DeadKernelError, nbclient.exceptions.CellTimeoutError) as error:
+        ran = read_notebook(copy)
+        begun = [i for i, cell in enumerate(ran.cells) if _status(cell) not in (None, "pending")]
+        raise RunError(
+            f"{relative(path)} failed in {place(ran, begun[-1] if begun else 0)}: {_first_line(error)}; it was killed, "
+            f"as when memory runs out, or left by itself\n{said}"
+        ) from None
+    except NoSuchKernel:
+        raise RunError(f"there is no Jupyter kernel {KERNEL!r} here: pip install ipykernel") from None
+    except (papermill.exceptions.PapermillException, RuntimeError) as error:
+        raise RunError(f"{relative(path)} could not be run: {_first_line(error)}") from None
+    for index, cell in enumerate(ran.cells):
+        left = any(o.output_type == "error" and o.ename == "SystemExit" for o in cell.get("outputs", []))
+        if left or (cell.cell_type == "code" and cell.source.strip() and _status(cell) != "completed"):
+            raise RunError(
+                f"{relative(path)} failed in {place(ran, index)}: it left early, by sys.exit or the like, and the "
+                f"cells after it did not run\n{said}"
+            )
+    return ran
 
-    ran = normalise(nbformat.read(failed, as_version=4), {str(scratch): relative(out)})
-    report.write(executed, nbformat.writes(ran) + "\n")
+
+def _status(cell) -> str | None:
+    return cell.metadata.get("papermill", {}).get("status")
+
+
+def _check_copy(path: Path, executed: Path) -> None:
+    """Raise RunError if the executed copy would take the place of something that is not one."""
+    if executed.resolve() == path.resolve():
+        raise RunError(f"{relative(executed)} is the notebook itself: give --executed another name")
+    if executed.is_dir():
+        raise RunError(f"{relative(executed)} is a folder: give --executed a file's name")
+    made = executed.with_suffix(".provenance.json").exists() or executed.is_relative_to(EXECUTED)
+    if executed.exists() and not made:
+        raise RunError(f"{relative(executed)} is there, and no run wrote it: give --executed another name, or move it")
+
+
+def run(path: Path, given: dict, out: Path, executed: Path) -> None:
+    """Validate, execute, normalise and put the results in place. Raises RunError; earlier results stay as they were."""
+    from compendium import report  # slow to import, and not needed to refuse a bad parameter
+
+    declared = parameters(read_notebook(path))
+    validate(given, declared)
+    _check_copy(path, executed)
+    keeps = RESERVED in declared
+    try:
+        with files.replaced(out) if keeps else nullcontext() as scratch:
+            executed.parent.mkdir(parents=True, exist_ok=True)
+            failed = executed.with_suffix(".failed.ipynb")
+            started = time.time()
+            ran = execute(path, given | ({RESERVED: str(scratch)} if keeps else {}), failed)
+            facts = {"seconds": round(time.time() - started, 1), **report.provenance()}
+            if keeps and not any(scratch.iterdir()) and {p.name for p in Path(out).glob("*")} - {files.MANIFEST}:
+                raise RunError(f"{relative(path)} wrote nothing into `{RESERVED}`: earlier results are unchanged")
+    except files.FolderError as error:
+        raise RunError(str(error)) from None
+    except PermissionError as error:
+        raise RunError(f"{error.filename} cannot be written: {error.strerror}") from None
+    settings = {name: value for name, value in (declared | given).items() if name != RESERVED}
+    text = json.dumps(_valid({"parameters": settings, **facts}), indent=1, default=str, allow_nan=False) + "\n"
+    files.write(executed.with_suffix(".provenance.json"), text)
+    files.write(executed, nbformat.writes(normalise(ran, {str(scratch): relative(out)} if keeps else {})) + "\n")
     failed.unlink()
-    facts = {"parameters": declared | given, "seconds": round(time.time() - started, 1), **report.provenance()}
-    facts.pop(RESERVED, None)
-    report.write(executed.with_suffix(".provenance.json"), json.dumps(facts, indent=1, default=str) + "\n")
-    earlier = out.with_name(f".{out.name}.earlier")
-    shutil.rmtree(earlier, ignore_errors=True)
-    if out.exists():
-        os.replace(out, earlier)
-    os.replace(scratch, out)
-    shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _valid(value):
+    """A value as JSON can hold it: numbers that are not finite become text."""
+    if isinstance(value, dict):
+        return {str(key): _valid(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_valid(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def main(argv=None) -> None:
@@ -194,12 +325,12 @@ def main(argv=None) -> None:
         for path in given.yaml:
             values |= read_yaml(path)
         for key, text in given.p:
-            values[key] = YAML(typ="safe", pure=True).load(text)
+            values[key] = parse_yaml(text, f"-p {key} {text!r}")
         print(f"{where}{name} ...", flush=True)
         run(
             notebook,
             values,
-            (given.out or FIGURES / name).resolve(),
+            given.out or FIGURES / name,
             (given.executed or EXECUTED / name.with_suffix(".ipynb")).resolve(),
         )
     except RunError as error:

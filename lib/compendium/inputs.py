@@ -1,0 +1,116 @@
+"""What a caller hands over: columns by name, rows side by side, labels by value. Checked, never guessed.
+
+`numpy.asarray` drops what a data frame knows: the names and order of its columns, the order of its rows, the type of
+its labels. Every function of the compendium that takes frames or labels from outside asks here first.
+
+    inputs.same_columns(X, model.feature_names_in_, "the model was fitted on")
+    inputs.same_rows(y=y, predicted=predicted)          # equal lengths; equal indices where both have one
+    inputs.binary(y, "y")                               # bool array from True/False or 0/1, or a refusal
+    inputs.codes(y, model.classes_, "y")                # class numbers by value: "cat", "dog" -> 0, 1
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+
+def columns(X) -> list | None:
+    """The column names of a data frame (also polars and the like); None for anything without names."""
+    names = getattr(X, "columns", None)
+    return None if names is None or callable(names) else list(names)
+
+
+def same_columns(X, names: Sequence | None, whose: str, name: str = "X") -> None:
+    """Raise ValueError unless the columns of `X` are `names` in that order; without names on a side, nothing is known.
+
+    whose: who has these names, such as "the model was fitted on". A frame whose columns are the numbers 0 .. d-1, as
+    pandas gives to an array, has no names.
+    """
+    given = columns(X)
+    if given is None or names is None or given == list(range(len(given))):
+        return
+    names = list(names)
+    if given == names:
+        return
+    if len(set(given)) < len(given):
+        twice = next(column for column in given if given.count(column) > 1)
+        raise ValueError(f"{name} has the column {twice!r} more than once: give each column a name of its own")
+    if set(given) == set(names):
+        raise ValueError(
+            f"the columns of {name} are those {whose} in another order: pass {name}[{_shown(names)}], "
+            "or attributions and predictions would belong to other columns"
+        )
+    gone = [column for column in names if column not in set(given)]
+    extra = [column for column in given if column not in set(names)]
+    parts = [f"lacks {_shown(gone)}"] * bool(gone) + [f"has {_shown(extra)} besides"] * bool(extra)
+    raise ValueError(f"{name} {' and '.join(parts)}: its columns must be those {whose}, in that order")
+
+
+def _shown(names: Sequence, most: int = 6) -> str:
+    shown = ", ".join(map(repr, names[:most]))
+    return f"[{shown}, ...]" if len(names) > most else f"[{shown}]"
+
+
+def vector(values, name: str) -> np.ndarray:
+    """(n,) array from a list, an array, a series, or a table of one column. Raises ValueError for other shapes."""
+    array = np.asarray(values)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise ValueError(f"{name} must hold one value a row, got shape {array.shape}")
+    return array
+
+
+def same_rows(**given) -> None:
+    """Raise ValueError unless all have as many rows and, where two are pandas objects, the same index.
+
+    Two series of one length whose indices differ are about other rows, or about these in another order.
+    """
+    lengths = {name: np.shape(values)[0] if np.ndim(values) else 0 for name, values in given.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError("as many rows needed: " + ", ".join(f"{name} has {n}" for name, n in lengths.items()))
+    indexed = {name: v.index for name, v in given.items() if isinstance(v, (pd.Series, pd.DataFrame))}
+    first = next(iter(indexed), None)
+    for name, index in indexed.items():
+        if not index.equals(indexed[first]):
+            raise ValueError(
+                f"{first} and {name} are indexed differently, so their rows are not the same: align them "
+                f"({name}.loc[{first}.index]), or pass arrays"
+            )
+
+
+def binary(values, name: str) -> np.ndarray:
+    """(n,) bool array from True/False or the numbers 0 and 1. Raises ValueError for any other label.
+
+    Strings are refused because any non-empty one, "no" included, is true for Python; -1 because it is, too; and
+    probabilities because they are no decision yet.
+    """
+    array = vector(values, name)
+    if pd.isna(array).any():
+        raise ValueError(f"{name} has missing values: drop these rows")
+    found = pd.unique(pd.Series(array, dtype=object))
+    if all(isinstance(v, (bool, np.bool_, int, np.integer, float, np.floating)) and v in (0, 1) for v in found):
+        return array.astype(bool)
+    example = max(found, key=lambda v: (isinstance(v, (int, float, np.number)), str(v)))
+    remedy = (
+        f"{name} == {example!r}" if not isinstance(example, (float, np.floating)) or float(example).is_integer()
+        else f"{name} >= 0.5"
+    )  # fmt: skip
+    shown = ", ".join(repr(v.item() if hasattr(v, "item") else v) for v in found[:4])
+    raise ValueError(f"{name} must be True/False or 0/1, got {shown}: say what counts as true, such as {remedy}")
+
+
+def codes(labels, classes: Sequence, name: str = "y") -> np.ndarray:
+    """(n,) class numbers 0 .. K-1 of labels, found by value in `classes`. Raises ValueError for unknown labels.
+
+    A label and a class are equal as Python has it, so 1, 1.0 and numpy's 1 are one label, and "1" is another.
+    """
+    array = vector(labels, name)
+    place = {(c.item() if hasattr(c, "item") else c): k for k, c in enumerate(classes)}
+    found = [place.get(v.item() if hasattr(v, "item") else v, -1) for v in array]
+    if -1 in found:
+        strange = array[found.index(-1)]
+        strange = strange.item() if hasattr(strange, "item") else strange
+        raise ValueError(f"{name} holds {strange!r}, which is no class of the model: it knows {_shown(list(place))}")
+    return np.array(found, np.int64)
