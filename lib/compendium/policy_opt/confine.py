@@ -1,57 +1,101 @@
-"""Runs inside the sandbox's process: gives up every right, then runs the program. Standard library only.
+"""Runs inside the sandbox: gives up every right, then runs program and tests in two processes. Standard library only.
 
-`sandbox.run` starts this file in a fresh interpreter, with the job as JSON on standard input. The order matters: limits
-first, then files, then system calls; nothing here can be undone by the program afterwards.
+`sandbox.run` starts `main` in a fresh interpreter, with the job as JSON on standard input. It divides into the judge,
+which reads the job, and the program's process, which is told of setup and program only. Both give up the same rights,
+and nothing here can be undone afterwards; the order matters:
 
+- **Name spaces**, where they are permitted: own System V objects, message queues and network.
 - **Limits** (setrlimit): processor seconds, address space, size of a file, open files, no core dump. As root, all
   capabilities are dropped before, or root could raise them again.
 - **Files** (Landlock, Linux 5.13 or newer): the interpreter's library can be read, and files in the scratch folder
   made, written and removed. Nothing else can be opened, not even for reading: no test answers, no keys, no /proc.
-- **System calls** (seccomp filter): no new process, no socket, no signal to another process, no reading of another
-  process's memory, no change of a file's owner or mode, no raising of limits, no memory that outlives the process.
-  A refused call fails with PermissionError and the program goes on.
+  Newer kernels also keep TCP, abstract sockets and the program's signals from others.
+- **System calls** (seccomp filter): only those in CALLS, which an interpreter needs for files, memory, threads and
+  time, and those in CHECKED with harmless arguments. So there is no new process, no socket, no signal or message to
+  another process by whatever way, no shared memory, no change of a file's owner or mode, no raising of limits. A
+  refused call fails with PermissionError and the program goes on.
 
-Both mechanisms need no privilege, and work inside containers where name spaces are forbidden.
+Name spaces are a second wall: the others suffice, need no privilege, and work inside containers. The judge may also
+kill the program's process.
 """
 
+import contextlib
 import ctypes
+import importlib
+import itertools
 import json
 import os
 import platform
 import resource
 import signal
 import sys
-import traceback
 
 UNCONFINED = "cannot confine the program"  # begins the status of a program that was therefore not run
 
 # Audit architecture, and the position of its numbers in CALLS.
 ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
-# System calls refused, as numbered on x86_64 and aarch64 (Linux's unistd.h); None where there is no such call.
+# System calls allowed, as numbered on x86_64 and aarch64 (Linux's unistd.h); None where there is no such call. What is
+# not here, or in CHECKED, is refused. `truncate` is not: Landlock before version 3 does not see it.
 CALLS = {
-    "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281), "socket": (41, 198),
-    "io_uring_setup": (425, 425), "kill": (62, 129), "tkill": (200, 130), "rt_sigqueueinfo": (129, 138),
-    "rt_tgsigqueueinfo": (297, 240), "pidfd_send_signal": (424, 424), "pidfd_open": (434, 434),
-    "pidfd_getfd": (438, 438), "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271),
-    "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None),
-    "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54), "utime": (132, None), "utimes": (235, None),
-    "futimesat": (261, None), "utimensat": (280, 88), "setxattr": (188, 5), "lsetxattr": (189, 6),
-    "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
-    "setxattrat": (463, 463), "removexattrat": (466, 466), "setrlimit": (160, 164), "unshare": (272, 97),
-    "setns": (308, 268), "shmget": (29, 194), "msgget": (68, 186), "semget": (64, 190), "mq_open": (240, 180),
-    "memfd_create": (319, 279), "memfd_secret": (447, 447), "prctl": (157, 167), "setpriority": (141, 140),
-    "ioprio_set": (251, 30), "sched_setaffinity": (203, 122), "sched_setscheduler": (144, 119),
-    "sched_setparam": (142, 118), "sched_setattr": (314, 274), "keyctl": (250, 219), "add_key": (248, 217),
-    "request_key": (249, 218), "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282),
+    # Files and pipes; which files, Landlock says.
+    "read": (0, 63), "write": (1, 64), "readv": (19, 65), "writev": (20, 66), "pread64": (17, 67),
+    "pwrite64": (18, 68), "preadv": (295, 69), "pwritev": (296, 70), "preadv2": (327, 286), "pwritev2": (328, 287),
+    "open": (2, None), "openat": (257, 56), "creat": (85, None), "close": (3, 57), "close_range": (436, 436),
+    "lseek": (8, 62), "stat": (4, None), "fstat": (5, 80), "lstat": (6, None), "newfstatat": (262, 79),
+    "statx": (332, 291), "access": (21, None), "faccessat": (269, 48), "faccessat2": (439, 439),
+    "readlink": (89, None), "readlinkat": (267, 78), "getdents": (78, None), "getdents64": (217, 61),
+    "getcwd": (79, 17), "chdir": (80, 49), "fchdir": (81, 50), "rename": (82, None), "renameat": (264, 38),
+    "renameat2": (316, 276), "unlink": (87, None), "unlinkat": (263, 35), "ftruncate": (77, 46),
+    "fallocate": (285, 47), "fadvise64": (221, 223), "flock": (73, 32), "fsync": (74, 82), "fdatasync": (75, 83),
+    "sendfile": (40, 71), "copy_file_range": (326, 285), "umask": (95, 166), "dup": (32, 23), "dup2": (33, None),
+    "dup3": (292, 24), "pipe": (22, None), "pipe2": (293, 59),
+    # Its own memory.
+    "brk": (12, 214), "mmap": (9, 222), "munmap": (11, 215), "mprotect": (10, 226), "mremap": (25, 216),
+    "madvise": (28, 233), "msync": (26, 227),
+    # Time.
+    "nanosleep": (35, 101), "clock_nanosleep": (230, 115), "clock_gettime": (228, 113), "clock_getres": (229, 114),
+    "gettimeofday": (96, 169), "time": (201, None), "times": (100, 153), "getitimer": (36, 102),
+    "setitimer": (38, 103), "alarm": (37, None),
+    # Signals to itself.
+    "rt_sigaction": (13, 134), "rt_sigprocmask": (14, 135), "rt_sigreturn": (15, 139), "rt_sigpending": (127, 136),
+    "rt_sigsuspend": (130, 133), "rt_sigtimedwait": (128, 137), "sigaltstack": (131, 132), "pause": (34, None),
+    "restart_syscall": (219, 128),
+    # Waiting.
+    "poll": (7, None), "ppoll": (271, 73), "select": (23, None), "pselect6": (270, 72), "epoll_create": (213, None),
+    "epoll_create1": (291, 20), "epoll_ctl": (233, 21), "epoll_wait": (232, None), "epoll_pwait": (281, 22),
+    "eventfd": (284, None), "eventfd2": (290, 19), "futex": (202, 98),
+    # Threads, and the end.
+    "exit": (60, 93), "exit_group": (231, 94), "wait4": (61, 260), "waitid": (247, 95), "set_tid_address": (218, 96),
+    "set_robust_list": (273, 99), "rseq": (334, 293), "sched_yield": (24, 124),
+    "sched_getaffinity": (204, 123), "sched_getscheduler": (145, 120), "sched_getparam": (143, 121),
+    "sched_get_priority_max": (146, 125), "sched_get_priority_min": (147, 126), "getcpu": (309, 168),
+    # Who and where it is.
+    "getpid": (39, 172), "getppid": (110, 173), "gettid": (186, 178), "getuid": (102, 174), "geteuid": (107, 175),
+    "getgid": (104, 176), "getegid": (108, 177), "getresuid": (118, 148), "getresgid": (120, 150),
+    "getgroups": (115, 158), "getpgrp": (111, None), "getpgid": (121, 155), "getsid": (124, 156),
+    "getpriority": (140, 141), "getrlimit": (97, 163), "getrusage": (98, 165), "uname": (63, 160),
+    "sysinfo": (99, 179), "getrandom": (318, 278),
+    # Pairs of connected sockets, as asyncio uses.
+    "recvfrom": (45, 207), "shutdown": (48, 210), "getsockname": (51, 204), "getpeername": (52, 205),
+    "getsockopt": (55, 209),
 }  # fmt: skip
-# Calls refused or allowed by their arguments.
-CLONE, CLONE3, TGKILL, PRLIMIT = (56, 220), (435, 435), (234, 131), (302, 261)
-CLONE_THREAD = 0x10000
+# Calls allowed or refused by their arguments.
+CHECKED = {
+    "clone": (56, 220), "clone3": (435, 435), "kill": (62, 129), "tgkill": (234, 131), "prlimit64": (302, 261),
+    "fcntl": (72, 25), "ioctl": (16, 29), "socketpair": (53, 199), "sendto": (44, 206),
+}  # fmt: skip
+THREAD = 0x3D0F00, 0x7D0F00  # flags with which glibc and musl start a thread, not a process
+# Duplicate, close on exec, status flags, locks, size of a pipe. Not: owner, signal, lease, notification.
+FCNTL, SETFL, ASYNC = (0, 1, 2, 3, 5, 6, 7, 1030, 1032), 4, 0x2000
+IOCTL = 0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451  # terminal?, its size, bytes to read, no waiting, close on exec
 
 LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_RESTRICT = 444, 445, 446  # the same on all architectures
 READ_FILE, READ_DIR, WRITE_FILE, REMOVE_FILE, MAKE_FILE, TRUNCATE = 1 << 2, 1 << 3, 1 << 1, 1 << 5, 1 << 8, 1 << 14
 RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}  # how many rights a version of Landlock knows; 16 from version 5 on
+TCP, SOCKETS, SIGNALS = 3, 1, 2  # version 4: bind and connect; 6: abstract sockets and signals of other processes
+USER, IPC, NETWORK = 0x10000000, 0x08000000, 0x40000000  # name spaces
 
+LIBRARY = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))  # found while nothing is given up
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.syscall.restype = ctypes.c_long
 
@@ -133,12 +177,20 @@ def drop_capabilities() -> None:
         raise OSError(ctypes.get_errno(), "capset")
 
 
-def confine_files(readable: list[str], writable: str) -> None:
-    """Landlock: read beneath `readable`; read, make, write and remove plain files beneath `writable`; nothing else."""
+def separate() -> None:
+    """Own name spaces for System V objects, message queues and the network, where that is permitted."""
+    if LIBC.unshare(USER | IPC | NETWORK) != 0:  # many containers do not
+        LIBC.unshare(IPC | NETWORK)
+
+
+def confine_files(readable: list[str], writable: str, scopes: int) -> None:
+    """Landlock: read beneath `readable`; read, make, write and remove plain files beneath `writable`; nothing else.
+    Where the kernel knows how to: no TCP either, and no `scopes` of processes outside."""
     version = landlock_version()
     known = (1 << RIGHTS.get(version, 16)) - 1
-    handled = ctypes.c_uint64(known)
-    rules = call(LANDLOCK_CREATE, ctypes.byref(handled), ctypes.c_size_t(8), ctypes.c_uint32(0))
+    handled = (ctypes.c_uint64 * 3)(known, TCP, scopes)
+    size = 8 if version < 4 else 16 if version < 6 else 24
+    rules = call(LANDLOCK_CREATE, ctypes.byref(handled), ctypes.c_size_t(size), ctypes.c_uint32(0))
     read = READ_FILE | READ_DIR
     granted = [(path, read) for path in readable if os.path.exists(path)]
     for path, rights in [*granted, (writable, read | WRITE_FILE | REMOVE_FILE | MAKE_FILE | TRUNCATE)]:
@@ -151,34 +203,42 @@ def confine_files(readable: list[str], writable: str) -> None:
     os.close(rules)
 
 
-LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+LOAD, EQUAL, AT_LEAST, ANY_BIT, AND, RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 ALLOW, KILL, REFUSE, NO_SUCH_CALL = 0x7FFF0000, 0x80000000, 0x00050001, 0x00050026  # 0x0005....: fail with that errno
 NUMBER, ARCHITECTURE = 0, 4  # byte offsets in what the filter sees; argument i is at 16 + 8 i, low half first
 
 
-def rules(machine: str, pid: int) -> list[tuple[int, int, int, int]]:
-    """The filter: (code, then, otherwise, k), where then and otherwise say how many instructions to skip."""
+def rules(machine: str, pid: int, child: int | None = None) -> list[tuple[int, int, int, int]]:
+    """The filter of process `pid`: (code, then, otherwise, k), where then and otherwise say how many instructions to
+    skip. child: a process that it may kill."""
     audit, column = ARCHITECTURES[machine]
     low = lambda argument: (LOAD, 0, 0, 16 + 8 * argument)
     high = lambda argument: (LOAD, 0, 0, 20 + 8 * argument)
     allow, refuse = (RETURN, 0, 0, ALLOW), (RETURN, 0, 0, REFUSE)
+    one_of = lambda values: [step for value in values for step in ((EQUAL, 0, 1, value), allow)]
+    checks = {
+        "clone": [low(0), *one_of(THREAD)],
+        "clone3": [(RETURN, 0, 0, NO_SUCH_CALL)],  # glibc then falls back to clone
+        "kill": [low(0), *one_of([pid] if child is None else [pid, child])],
+        "tgkill": [low(0), *one_of([pid])],
+        # Limits may be read, not set, and text sent, not addressed: pointers must be null in both halves.
+        "prlimit64": [low(2), (EQUAL, 0, 3, 0), high(2), (EQUAL, 0, 1, 0), allow],
+        "sendto": [low(4), (EQUAL, 0, 3, 0), high(4), (EQUAL, 0, 1, 0), allow],
+        "fcntl": [low(1), *one_of(FCNTL), (EQUAL, 0, 3, SETFL), low(2), (ANY_BIT, 1, 0, ASYNC), allow],
+        "ioctl": [low(1), *one_of(IOCTL)],
+        "socketpair": [low(0), (EQUAL, 0, 4, 1), low(1), (AND, 0, 0, 0xF), *one_of([1])],  # AF_UNIX, SOCK_STREAM
+    }
     made = [(LOAD, 0, 0, ARCHITECTURE), (EQUAL, 1, 0, audit), (RETURN, 0, 0, KILL), (LOAD, 0, 0, NUMBER)]
     if machine == "x86_64":  # numbers from 2^30 on are the x32 interface to the same calls
         made += [(AT_LEAST, 0, 1, 0x40000000), (RETURN, 0, 0, KILL)]
-    for numbers in CALLS.values():
-        if numbers[column] is not None:
-            made += [(EQUAL, 0, 1, numbers[column]), refuse]
-    made += [(EQUAL, 0, 1, CLONE3[column]), (RETURN, 0, 0, NO_SUCH_CALL)]  # glibc then falls back to clone
-    made += [(EQUAL, 0, 4, CLONE[column]), low(0), (ANY_BIT, 0, 1, CLONE_THREAD), allow, refuse]
-    made += [(EQUAL, 0, 4, TGKILL[column]), low(0), (EQUAL, 0, 1, pid), allow, refuse]
-    # Limits may be read, not set: the pointer to new ones must be null in both halves.
-    made += [(EQUAL, 0, 6, PRLIMIT[column]), low(2), (EQUAL, 0, 3, 0), high(2), (EQUAL, 0, 1, 0), allow, refuse]
-    return [*made, allow]
+    for name, numbers in CHECKED.items():
+        made += [(EQUAL, 0, len(checks[name]) + 1, numbers[column]), *checks[name], refuse]
+    return [*made, *one_of(numbers[column] for numbers in CALLS.values() if numbers[column] is not None), refuse]
 
 
-def confine_calls() -> None:
+def confine_calls(child: int | None = None) -> None:
     """Install the seccomp filter."""
-    made = rules(platform.machine(), os.getpid())
+    made = rules(platform.machine(), os.getpid(), child)
     array = (Filter * len(made))(*(Filter(*rule) for rule in made))
     prctl(22, 2, ctypes.byref(Program(len(made), array)))  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
 
@@ -189,53 +249,96 @@ def readable() -> list[str]:
     return [sys.base_prefix, *libraries, "/dev/null", "/dev/urandom"]
 
 
-def run(job: dict) -> tuple[str, list[bool]]:
-    """Run the program, then each test in its name space; ("finished" or what stopped it, passed)."""
-    space = {"__name__": "__main__"}
-    passed = [False] * len(job["tests"])
-    try:
-        exec(compile(job["setup"] + "\n" + job["code"], "<program>", "exec"), space)
-    except MemoryError:
-        return "memory", passed
-    except BaseException:  # SystemExit too: leaving early must not count as finishing
-        traceback.print_exc()
-        return "error", passed
-    for i, test in enumerate(job["tests"]):
-        try:
-            exec(compile(test, f"<test {i + 1}>", "exec"), space)
-            passed[i] = True
-        except BaseException:
-            traceback.print_exc()
-    return "finished", passed
-
-
-def confine(job: dict) -> None:
-    """Give up every right, as far as this machine can take it. Raises OSError, ValueError or OverflowError."""
-    gaps = missing()
+def confine(job: dict, gaps: list[str], child: int | None = None) -> None:
+    """Give up every right, as far as this machine can take it. child: a process that may still be killed.
+    Raises OSError, ValueError or OverflowError."""
     if platform.system() == "Linux":
-        prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: do not outlive the parent
         prctl(38, 1)  # PR_SET_NO_NEW_PRIVS
+        prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: do not outlive the parent
         drop_capabilities()
     limit(job["cpu"], job["memory"], job["file_size"])
     if not any("files" in gap for gap in gaps):
-        confine_files(readable(), os.getcwd())
+        confine_files(readable(), os.getcwd(), SOCKETS if child else SOCKETS | SIGNALS)
     if not any("network" in gap for gap in gaps):
-        confine_calls()
+        confine_calls(child)
+
+
+def leave_library() -> None:
+    """Have nothing imported from this library, or compiled into a folder, from now on."""
+    sys.path[:] = [folder for folder in sys.path if folder != LIBRARY]
+    sys.dont_write_bytecode = True
+
+
+def run_program(gaps: list[str], reading: int, writing: int) -> None:
+    """What the program's process does, until it is killed."""
+    from compendium.policy_opt import host
+
+    leave_library()
+    end = host.Host(reading, writing)
+    try:
+        confine(end.receive(), gaps)
+        end.send([])
+    except (OSError, ValueError, OverflowError) as error:
+        end.send([str(error)])
+    end.serve()
+
+
+def run_judge(gaps: list[str], reading: int, writing: int, child: int) -> tuple[dict, int]:
+    """What the judge's process does: (what it found, where to write it)."""
+    from compendium.policy_opt import judge, wire
+
+    leave_library()
+    job = json.load(sys.stdin)
+    end, complaints = judge.Judge(reading, writing), ""
+    found = dict(status=None, passed=[], outside=[], code=0)
+    try:
+        end.send({name: job[name] for name in ("cpu", "memory", "file_size")})
+        confine(job, gaps, child)
+        for trouble in end.receive():  # the program's process has the same to do
+            raise OSError(trouble)
+    except (OSError, ValueError, OverflowError, wire.Broken) as error:
+        found["status"] = f"{UNCONFINED}: {error}"
+    else:
+        try:
+            found["status"], found["passed"], found["outside"], complaints = judge.run(
+                end, job["setup"], job["code"], job["tests"]
+            )
+        except wire.Broken:
+            os.close(writing)  # so that it ends, if it has not yet
+        except BaseException as error:
+            found["status"], complaints = judge.status_of(error), judge.shown()
+    if found["status"]:
+        os.kill(child, signal.SIGKILL)  # whatever its threads still do
+    found["code"] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    with contextlib.suppress(OSError):  # the program may have filled the files
+        sys.stdout.flush()
+        sys.stderr.write(complaints)
+        sys.stderr.flush()
+    return found, job["verdict"]
 
 
 def main() -> None:
-    job = json.load(sys.stdin)
-    write, dump, leave = os.write, json.dumps, os._exit  # before the program can put others in their place
-    try:
-        confine(job)
-    except (OSError, ValueError, OverflowError) as error:
-        status, passed = f"{UNCONFINED}: {error}", []
+    """Divide into two processes, of which neither has the other's memory: the program's before the job is read."""
+    gaps = missing()
+    to_program, from_program = os.pipe(), os.pipe()
+    sys.path.insert(0, LIBRARY)
+    importlib.import_module("compendium.policy_opt.wire")  # what both processes need, once
+    if platform.system() == "Linux":
+        separate()
+    child = os.fork()
+    if child:
+        os.close(to_program[0])
+        os.close(from_program[1])
+        found, verdict = run_judge(gaps, from_program[0], to_program[1], child)
+        os.write(verdict, json.dumps(found).encode())
     else:
-        status, passed = run(job)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    write(1, f"\n{job['nonce']} {dump([status, passed])}".encode())
-    leave(0)  # at once: no exit handlers, no waiting for threads
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # in place of the job
+        kept = to_program[0], from_program[1]
+        edges = [2, *sorted(kept), 1 << 20]
+        for low, high in itertools.pairwise(edges):  # the verdict's file among them, whatever its number
+            os.closerange(low + 1, high)
+        run_program(gaps, *kept)
+    os._exit(0)  # at once: no exit handlers, no waiting for threads
 
 
 if __name__ == "__main__":

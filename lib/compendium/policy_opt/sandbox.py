@@ -3,19 +3,30 @@
     found = sandbox.run("def double(x): return 2 * x", ["assert double(2) == 4", "assert double(0) == 1"])
     found.status, found.passed                                   # 'finished', (True, False)
 
-The program runs in its own interpreter, with an empty environment, in a scratch folder that is removed afterwards; see
-`confine` for what it gives up. No privilege is needed. Whatever happens, `run` returns: a program that hangs, crashes,
-floods its output or leaves early has passed nothing.
+Two processes, started afresh and without environment, do the work: the program runs in one, its tests in the other,
+the judge, which asks the first for the values of what tests call. See `confine` for what both give up; the scratch
+folder is removed afterwards. No privilege is needed. Whatever happens, `run` returns: a program that hangs, crashes or
+floods its output has passed nothing.
 
-What it does not do: programs share the kernel with you, so this is a guard against what a policy stumbles on, not
-against an attacker with a kernel exploit. And tests run in the program's own process, where a program that looks for
-it could find the word by which `run` knows that the end was reached, or answer `==` with an object of its own.
+**How a program runs.** `setup` first (after it, if it needs the program's names), then the program, with `__name__`
+other than "__main__", as the usual graders do: what stands under a main guard is not run. Standard input is empty. An
+exception ends it as "error"; leaving by SystemExit is its end like any other, if by then it has defined a name that
+tests use.
+
+**What a verdict rests on.** See `judge`: the program is told which calls to make, one by one, and sends back plain
+data; expected values and comparisons stay with the judge, out of its reach. Two objects of the program's own classes
+are compared by the program, though, and its methods may answer as they like to a test's values. Tests about the
+program's process (output, modules, random state) run there, where one that looks for it finds what they expect.
+`Result.outside` tells which. A helper that tests name but neither they nor the setup define is the program's as well;
+and what has one of two possible results can be guessed.
+
+What it does not do: programs share the kernel with you, so this is a guard against what a policy finds, not against an
+attacker with a kernel exploit. Time and memory that it uses can be felt by others.
 """
 
 import contextlib
 import json
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -26,6 +37,8 @@ from dataclasses import dataclass
 
 from compendium.policy_opt import confine
 
+# Begins as `python confine.py` does, but with what was compiled before: half the time that a short program takes.
+START = "import sys; sys.path.insert(0, sys.argv[1]); from compendium.policy_opt import confine; confine.main()"
 CHECK = 0.05  # seconds between looks at the scratch folder
 
 
@@ -39,7 +52,8 @@ class Result:
 
     status: "finished"; "error", an exception or an early exit; "timeout", wall or processor time; "memory"; "disk";
     "killed", by a signal, as after a crash of the interpreter. passed: one bool a test, all False unless finished.
-    stdout, stderr: what it wrote, cut to the limit. seconds: wall time.
+    stdout, stderr: what it wrote, cut to the limit. seconds: wall time. outside: one bool a test, whether its verdict
+    was found outside the program's process; where not, it rests on the program's word.
     """
 
     status: str
@@ -47,6 +61,7 @@ class Result:
     stdout: str
     stderr: str
     seconds: float
+    outside: tuple[bool, ...] = ()
 
 
 def run(
@@ -67,30 +82,33 @@ def run(
             f"this machine cannot keep programs from {'; '.join(gaps)}: run them on Linux 5.13 or newer, "
             "or accept the risk with strict=False"
         )
-    nonce = secrets.token_hex(16)
-    job = dict(code=code, tests=list(tests), setup=setup, cpu=cpu, memory=memory << 20, file_size=1 << 20, nonce=nonce)
-    command = [sys.executable, "-I", "-S", "-B", "-X", "utf8", confine.__file__]
+    job = dict(code=code, tests=list(tests), setup=setup, cpu=cpu, memory=memory << 20, file_size=1 << 20)
+    command = [sys.executable, "-I", "-S", "-X", "utf8", "-c", START, confine.LIBRARY]
     started = time.monotonic()
     with (
         tempfile.TemporaryDirectory(prefix="sandbox.", ignore_cleanup_errors=True) as folder,
         tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr,
+        tempfile.TemporaryFile() as verdict,
     ):  # fmt: skip
-        stdin.write(json.dumps(job).encode())
+        stdin.write(json.dumps(job | dict(verdict=verdict.fileno())).encode())
         stdin.seek(0)
         # Streams are files: a flood meets the limit on a file's size instead of filling our memory.
         process = subprocess.Popen(
-            command, cwd=folder, env={}, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
-        )
+            command, cwd=folder, env={}, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True,
+            pass_fds=[verdict.fileno()],
+        )  # fmt: skip
         stopped = _wait(process, folder, started + wall, disk << 20)
         seconds = time.monotonic() - started
-        said, complaints = (_read(stream) for stream in (stdout, stderr))
-    said, _, verdict = said.partition(f"\n{nonce} ")
-    status, passed = json.loads(verdict) if verdict else (None, [False] * len(tests))
+        said, complaints, found = (_read(stream) for stream in (stdout, stderr, verdict))
+    found = json.loads(found) if found and not stopped else dict(status=None, code=process.returncode)
+    status = found["status"]
     if status and status.startswith(confine.UNCONFINED):
         raise SandboxError(status)
-    if status != "finished" or process.returncode:
-        status, passed = stopped or _reason(process.returncode, status, complaints), [False] * len(tests)
-    return Result(status, tuple(passed), said[: output << 10], complaints[: output << 10], seconds)
+    if status != "finished":
+        status = stopped or _reason(found["code"], status, complaints)
+        found |= dict(passed=[False] * len(tests), outside=[False] * len(tests))
+    passed, outside = tuple(found["passed"]), tuple(found["outside"])
+    return Result(status, passed, said[: output << 10], complaints[: output << 10], seconds, outside)
 
 
 def _wait(process, folder: str, deadline: float, disk: int) -> str | None:
