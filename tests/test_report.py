@@ -120,10 +120,25 @@ def test_mcnemar_equals_the_binomial_test():
         (b'[{"v": "holds"}]', b'[{"v": "does not hold here"}]', ".json", compare.DRIFT),
         (b"a,b\n1,\n", b"a,b\n1,3\n", ".csv", compare.DRIFT),
         (b"png1", b"png2", ".png", compare.TOLERATED),
+        (b"a,b\ninf,1\n", b"a,b\ninf,1.001\n", ".csv", compare.TOLERATED),
+        (b"a\ninf\n", b"a\n1e308\n", ".csv", compare.DRIFT),
+        (b"a\ninf\n", b"a\n-inf\n", ".csv", compare.DRIFT),
+        (b"a,b\n,1\n", b"a,b\n,1.001\n", ".csv", compare.TOLERATED),
+        (b"a\nNone\nx\n", b"a\nNA\nx\n", ".csv", compare.DRIFT),
+        (b"a\nTrue\n", b"a\n1\n", ".csv", compare.DRIFT),
+        (b'{"v": true}', b'{"v": 1}', ".json", compare.DRIFT),
+        (b'{"v": null}', b'{"v": 0}', ".json", compare.DRIFT),
+        (b"[[1, 2], [3]]", b"[[1], [2, 3]]", ".json", compare.DRIFT),
+        (b"a,b\n1,2\n", b"b,a\n2,1\n", ".csv", compare.DRIFT),
     ],
 )
 def test_comparison(old, new, suffix, expected):
     assert compare.judge(old, new, suffix, rtol=0.02, atol=0.001)[0] == expected
+
+
+def test_comparison_without_tolerance():
+    assert compare.judge(b"a,b\n0,1\n", b"a,b\n0.0,1.0\n", ".csv", rtol=0, atol=0)[0] == compare.TOLERATED
+    assert compare.judge(b"[1, 0]", b"[2, 0]", ".json", rtol=0, atol=0)[0] == compare.DRIFT
 
 
 def test_exercises_are_checked(capsys):

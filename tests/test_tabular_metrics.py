@@ -1,9 +1,13 @@
 """Metrics against hand cases, scikit-learn and fairlearn; ranks against published tables and scipy."""
 
+from fractions import Fraction
+
 import numpy as np
 import pandas as pd
 import pytest
 from fairlearn import metrics as fair
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats as sps
 from sklearn import metrics as skm
 from sklearn.calibration import calibration_curve
@@ -142,3 +146,146 @@ def test_nemenyi_constants_are_those_published(methods, q):
 def test_ranks_refuse_gaps():
     with pytest.raises(ValueError, match="score"):
         metrics.ranks(pd.DataFrame({"a": [1.0, np.nan, 2.0], "b": [1.0, 2.0, 3.0]}))
+
+
+# What comes in: labels by value, columns by name, rows side by side
+
+NAMES = ["maybe", "no", "yes"]
+
+
+@pytest.mark.parametrize("change", [
+    lambda y: y[:, None], lambda y: y.astype(float), lambda y: y.astype(np.uint8), lambda y: list(map(int, y)),
+    lambda y: pd.Series(y, dtype="Int64"), lambda y: pd.Series(y).astype("category"), lambda y: pd.DataFrame({"y": y}),
+    lambda y: y.astype(object), lambda y: [Fraction(int(k)) for k in y],
+])  # fmt: skip
+@pytest.mark.parametrize("classes", [2, 3])
+def test_class_numbers_in_every_type_have_one_score(change, classes):
+    """A column (rows, 1) used to give a Brier score of .99 for .17."""
+    y, p = random_case(classes, rows=60)
+    assert metrics.scores(change(y), p) == metrics.scores(y, p)
+    pd.testing.assert_frame_equal(metrics.reliability(change(y), p), metrics.reliability(y, p))
+    if classes == 2:
+        assert metrics.scores(y == 1, p) == metrics.scores(y, p)
+
+
+@pytest.mark.parametrize("bad", [
+    ["no", "yes", "no", "yes"], [0.5, 0, 1, 1], [np.nan, 0, 1, 1], [None, 0, 1, 1], [np.inf, 0, 1, 1], [-1, 0, 1, 1],
+    ["0", "0", "1", "1"], [[1, 0]] * 4, [1 + 0j, 0, 0, 1], [2, 1, 1, 2], np.ma.array([1, 0, 0, 1], mask=[1, 0, 0, 0]),
+])  # fmt: skip
+@pytest.mark.parametrize("metric", [
+    metrics.brier, metrics.log_loss, metrics.auc, metrics.reliability, metrics.ece, metrics.mce, metrics.scores,
+])  # fmt: skip
+def test_labels_that_are_no_class_numbers_are_refused(metric, bad):
+    with pytest.raises(ValueError, match=r"class numbers|one value a row"):
+        metric(bad, P)
+
+
+@pytest.mark.parametrize("bad", [P[:, 1], np.log(P), np.where(P > 0.8, np.nan, P), P[:, :, None]])
+def test_what_is_no_probability_of_each_class_is_refused(bad):
+    with pytest.raises(ValueError, match="probabilities"):
+        metrics.scores(Y, bad)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1], [1, 0, 2]])
+@pytest.mark.parametrize("named", [NAMES, [1, 2, 3], [0.0, 5.0, 7.5], [0, 1, 2]])
+def test_named_columns_may_come_in_any_order(order, named):
+    y, p = random_case(3, rows=80)
+    expected = metrics.scores(y, p)
+    frame = pd.DataFrame(p, columns=named).iloc[:, order]
+    labels = np.array(named)[y]
+    assert metrics.scores(labels, frame) == pytest.approx(expected, nan_ok=True)
+    assert metrics.auc(pd.Series(labels), frame) == pytest.approx(expected["auc"])
+    if named != [0, 1, 2]:
+        with pytest.raises(ValueError, match="no class"):
+            metrics.scores(["other", *labels[1:]], frame)
+    with pytest.raises(ValueError, match="more than once"):
+        metrics.scores(labels, frame.set_axis(["a", "a", "b"], axis=1))
+
+
+def test_rows_are_known_by_their_index():
+    y, p = random_case(2, rows=20)
+    series, frame = pd.Series(y), pd.DataFrame(p)
+    assert metrics.brier(series, frame) == metrics.brier(y, p)
+    for one, other in ((series[::-1], frame), (series, frame.set_axis(range(5, 25)))):
+        with pytest.raises(ValueError, match="indexed differently"):
+            metrics.brier(one, other)
+    group = pd.Series(np.where(y == p.argmax(1), "a", "b"))
+    with pytest.raises(ValueError, match="indexed differently"):
+        metrics.fairness(series, pd.Series(p.argmax(1)), group[::-1])
+    with pytest.raises(ValueError, match="as many rows"):
+        metrics.fairness(series, p.argmax(1), group[1:])
+
+
+FAIR_Y, FAIR_P, FAIR_G = (np.random.default_rng(k).integers(2, size=60) for k in range(3))
+
+
+@pytest.mark.parametrize("change", [
+    lambda v: v, lambda v: v.astype(float), lambda v: list(v == 1), lambda v: pd.Series(v, dtype="boolean"),
+    lambda v: v[:, None], lambda v: v.astype(object), lambda v: pd.Series(v, dtype="Int8"),
+])  # fmt: skip
+def test_decisions_in_every_type_are_one_decision(change):
+    expected = metrics.fairness(FAIR_Y == 1, FAIR_P == 1, FAIR_G, resamples=50)
+    found = metrics.fairness(change(FAIR_Y), change(FAIR_P), change(FAIR_G), resamples=50)
+    pd.testing.assert_frame_equal(found, expected)
+    assert expected.value[0] > 0
+
+
+@pytest.mark.parametrize("change", [
+    lambda v: np.where(v, "yes", "no"), lambda v: 2 * v - 1, lambda v: v + 1, lambda v: 0.2 + 0.6 * v,
+    lambda v: np.where(v, 1, np.nan), lambda v: pd.Series(v == 1, dtype="boolean").where(v == 1), lambda v: v.astype(str),
+    lambda v: np.where(v, True, None), lambda v: np.c_[1 - v, v], lambda v: pd.Categorical(np.where(v, "yes", "no")),
+])  # fmt: skip
+def test_decisions_that_are_none_are_refused(change):
+    """Every non-empty text and every number but 0 is true for Python: "perfectly fair"."""
+    for y, predicted in ((change(FAIR_Y), FAIR_P), (FAIR_Y, change(FAIR_P))):
+        with pytest.raises(ValueError, match=r"True/False|missing|one value a row") as refusal:
+            metrics.fairness(y, predicted, FAIR_G)
+        assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("gone", [np.nan, None, pd.NA, pd.NaT])
+def test_missing_groups_are_no_group(gone):
+    group = pd.Series(np.where(FAIR_G, "a", "b"), dtype=object)
+    group[:7] = gone
+    with pytest.raises(ValueError, match="group has missing values"):
+        metrics.fairness(FAIR_Y, FAIR_P, group)
+
+
+def test_equal_groups_are_one_group():
+    text = np.where(FAIR_G, "a", "b")
+    expected = metrics.fairness(FAIR_Y, FAIR_P, text, resamples=50)
+    padded = [f" {g}" if i % 2 else g for i, g in enumerate(text)]
+    pd.testing.assert_frame_equal(metrics.fairness(FAIR_Y, FAIR_P, padded, resamples=50), expected)
+    mixed = pd.Series([float(g) if i % 2 else int(g) for i, g in enumerate(FAIR_G)], dtype=object)
+    numbers = metrics.fairness(FAIR_Y, FAIR_P, FAIR_G, resamples=50)
+    pd.testing.assert_frame_equal(metrics.fairness(FAIR_Y, FAIR_P, mixed, resamples=50), numbers)
+    with pytest.raises(ValueError, match="read alike"):
+        metrics.fairness(FAIR_Y, FAIR_P, pd.Series(["1", 1, *FAIR_G[2:]], dtype=object))
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.permutations(range(60)), st.permutations(["w", "x", "y", "z"]), st.integers(2, 4))
+def test_names_of_groups_and_order_of_rows_change_no_value(order, names, groups):
+    group = np.random.default_rng(groups).integers(groups, size=60)
+    value = metrics.fairness(FAIR_Y, FAIR_P, group, resamples=2).value
+    renamed = np.array(names)[group]
+    again = metrics.fairness(FAIR_Y[order], FAIR_P[order], renamed[order], resamples=2).value
+    np.testing.assert_allclose(again, value)
+
+
+def test_counts_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"\(\.\.\., groups, 2, 2\)"):
+        metrics.differences(np.ones((3, 2)))
+    with pytest.raises(ValueError, match="bins must be"):
+        metrics.ece(Y, P, bins=0)
+
+
+def test_ranks_take_methods_by_name():
+    table = pd.DataFrame(np.random.default_rng(0).random((12, 3)), columns=list("abc"))
+    found, again = metrics.ranks(table), metrics.ranks(table[["c", "a", "b"]])
+    pd.testing.assert_series_equal(found.mean, again.mean)
+    pd.testing.assert_frame_equal(found.pairs, again.pairs)
+    with pytest.raises(ValueError, match="'a' comes twice"):
+        metrics.ranks(table[["a", "b", "a"]])
+    with pytest.raises(ValueError, match="'a' are no numbers"):
+        metrics.ranks(table.assign(a=table.a.astype(str)))

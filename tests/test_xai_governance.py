@@ -122,6 +122,70 @@ def test_bad_codings_are_refused(a, b, kwargs, says):
         governance.kappa(a, b, **kwargs)
 
 
+@pytest.mark.parametrize("kind", [np.int8, float, object, str, bool])
+def test_labels_in_every_type_have_one_kappa(kind):
+    a, b = np.random.default_rng(0).integers(2, size=(2, 30))
+    expected = governance.kappa(a, b)
+    assert governance.kappa(a.astype(kind), b.astype(kind)) == pytest.approx(expected)
+    assert governance.kappa(pd.Series(a.astype(kind)), pd.Categorical(b.astype(kind))) == pytest.approx(expected)
+    assert governance.kappa(pd.Series(a, dtype="Int64"), list(b)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "kwargs", "says"),
+    [
+        ([0, 1, 0], ["0", "1", "0"], {}, "one type"),
+        ([0, np.nan, 0], [0, 1, 0], {}, "label is missing"),
+        (["x", None, "y"], ["x", "y", "y"], {}, "label is missing"),
+        ([0, 1], [0, 1], {"labels": [0, 1, 1]}, "twice"),
+        (pd.Series([0, 1, 1]), pd.Series([0, 1, 1])[::-1], {}, "indexed differently"),
+    ],
+)
+def test_codings_that_cannot_be_compared_are_refused(a, b, kwargs, says):
+    with pytest.raises(ValueError, match=says):
+        governance.kappa(a, b, **kwargs)
+
+
+def test_lists_that_are_none_are_refused():
+    good = [("x",), ("x", "y")]
+    with pytest.raises(ValueError, match="a list of codes, got 'x;y'"):  # "x" in "xenon" is true
+        governance.multi_label(good, [("x",), "x;y"], ["x", "y"])
+    with pytest.raises(ValueError, match="'z' occurs and is not in codes"):
+        governance.multi_label(good, [("x",), ("z",)], ["x", "y"])
+    with pytest.raises(ValueError, match="indexed differently"):
+        governance.multi_label(pd.Series(good), pd.Series(good)[::-1], ["x", "y"])
+
+
+GROUP, MEASURED = np.arange(12) % 3 == 0, np.random.default_rng(0).normal(size=12)
+
+
+@pytest.mark.parametrize(
+    "change", [list, lambda v: v.astype(int), lambda v: v.astype(float), pd.Series, lambda v: v[:, None]]
+)
+def test_groups_in_every_type_are_one(change):
+    expected = governance.difference(MEASURED, GROUP, resamples=99)
+    assert governance.difference(MEASURED, change(GROUP), resamples=99) == expected
+
+
+@pytest.mark.parametrize("bad", [np.where(GROUP, "yes", "no"), 2 * GROUP - 1, np.where(GROUP, 1, np.nan), GROUP + 1])
+def test_groups_that_are_none_are_refused(bad):
+    with pytest.raises(ValueError, match="group"):
+        governance.difference(MEASURED, bad)
+
+
+def test_values_that_are_missing_or_of_other_items_are_refused():
+    gone = np.where(GROUP, np.nan, MEASURED)
+    for wrong in ((gone, GROUP), (pd.Series(MEASURED), pd.Series(GROUP)[::-1])):
+        with pytest.raises(ValueError, match=r"missing values|indexed differently"):
+            governance.difference(*wrong)
+    series = pd.Series(MEASURED)
+    for wrong in ((gone, MEASURED), (MEASURED, gone), (series, series[::-1]), (MEASURED.reshape(3, 4),) * 2):
+        with pytest.raises(ValueError, match=r"missing values|indexed differently|one value a row"):
+            governance.trend(*wrong)
+    with pytest.raises(ValueError, match="a share is hits / n"):
+        governance.share_interval(0.7, 10)
+
+
 def test_lists_of_codes():
     a = [("x",), ("x", "y"), (), ("y",)]
     b = [("x",), ("x",), (), ("y",)]

@@ -34,7 +34,8 @@ def committed(path: str) -> bytes | None:
 def flatten(content: bytes, suffix: str) -> list:
     """All cells of a CSV, or all leaves of a JSON file, in order."""
     if suffix == ".csv":
-        table = pd.read_csv(io.BytesIO(content))
+        # Only an empty cell is a missing one: the texts "None" and "NA" are two.
+        table = pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values=[""])
         return [*table.columns, *table.to_numpy(object).ravel()]
 
     def leaves(value):
@@ -43,6 +44,7 @@ def flatten(content: bytes, suffix: str) -> list:
                 yield key
                 yield from leaves(item)
         elif isinstance(value, list):
+            yield f"{len(value)} items"  # else the same numbers in lists of other lengths would pass
             for item in value:
                 yield from leaves(item)
         else:
@@ -63,12 +65,21 @@ def judge(old: bytes, new: bytes, suffix: str, rtol: float, atol: float) -> tupl
     worst = 0.0
     for a, b in zip(before, after, strict=True):
         number = all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in (a, b))
-        if number and not (np.isnan(a) and np.isnan(b)):
-            off = abs(a - b) / (atol + rtol * max(abs(a), abs(b)))
-            worst = max(worst, np.inf if np.isnan(off) else off)
-        elif not number and a != b:
+        if number:
+            worst = max(worst, _off(a, b, rtol, atol))
+        elif a != b or isinstance(a, bool) != isinstance(b, bool):
             return DRIFT, f"{a!r} became {b!r}"
     return (TOLERATED if worst <= 1 else DRIFT), f"largest difference {worst:.2g} x tolerance"
+
+
+def _off(a: float, b: float, rtol: float, atol: float) -> float:
+    """How far two numbers are apart, in units of the tolerance."""
+    if a == b or (np.isnan(a) and np.isnan(b)):
+        return 0.0
+    if not (np.isfinite(a) and np.isfinite(b)):
+        return np.inf
+    allowed = atol + rtol * max(abs(a), abs(b))
+    return abs(a - b) / allowed if allowed else np.inf
 
 
 def compare(rtol: float, atol: float) -> pd.DataFrame:

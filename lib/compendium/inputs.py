@@ -16,8 +16,8 @@ import pandas as pd
 
 
 def columns(X) -> list | None:
-    """The column names of a data frame (also polars and the like); None for anything without names."""
-    names = getattr(X, "columns", None)
+    """The column names of a data frame (also polars', Arrow's and the like); None for anything without names."""
+    names = getattr(X, "column_names", getattr(X, "columns", None))
     return None if names is None or callable(names) else list(names)
 
 
@@ -28,10 +28,11 @@ def same_columns(X, names: Sequence | None, whose: str, name: str = "X") -> None
     pandas gives to an array, has no names.
     """
     given = columns(X)
-    if given is None or names is None or given == list(range(len(given))):
+    if given is None or names is None or given == list(names):
         return
     names = list(names)
-    if given == names:
+    nameless = list(range(len(given))) == given or list(range(len(names))) == names
+    if nameless and set(names) != set(given) and len(names) == len(given):
         return
     if len(set(given)) < len(given):
         twice = next(column for column in given if given.count(column) > 1)
@@ -53,8 +54,15 @@ def _shown(names: Sequence, most: int = 6) -> str:
 
 
 def vector(values, name: str) -> np.ndarray:
-    """(n,) array from a list, an array, a series, or a table of one column. Raises ValueError for other shapes."""
+    """(n,) array from a list, an array, a series, or a table of one column. Raises ValueError for other shapes.
+
+    Lists that mix types stay what they are, where numpy would make text of all; masked values become None.
+    """
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        values = np.where(np.ma.getmaskarray(values), None, values.data.astype(object))
     array = np.asarray(values)
+    if array.dtype.kind in "US" and isinstance(values, (list, tuple)) and not all(isinstance(v, str) for v in values):
+        array = np.asarray(values, object)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
@@ -67,7 +75,7 @@ def same_rows(**given) -> None:
 
     Two series of one length whose indices differ are about other rows, or about these in another order.
     """
-    lengths = {name: np.shape(values)[0] if np.ndim(values) else 0 for name, values in given.items()}
+    lengths = {name: _rows(values) for name, values in given.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError("as many rows needed: " + ", ".join(f"{name} has {n}" for name, n in lengths.items()))
     indexed = {name: v.index for name, v in given.items() if isinstance(v, (pd.Series, pd.DataFrame))}
@@ -78,6 +86,13 @@ def same_rows(**given) -> None:
                 f"{first} and {name} are indexed differently, so their rows are not the same: align them "
                 f"({name}.loc[{first}.index]), or pass arrays"
             )
+
+
+def _rows(values) -> int:
+    shape = getattr(values, "shape", None)
+    if shape is None:
+        shape = np.asarray(values, None if hasattr(values, "__array__") else object).shape
+    return shape[0] if len(shape) else 0
 
 
 def binary(values, name: str) -> np.ndarray:
@@ -92,12 +107,13 @@ def binary(values, name: str) -> np.ndarray:
     found = pd.unique(pd.Series(array, dtype=object))
     if all(isinstance(v, (bool, np.bool_, int, np.integer, float, np.floating)) and v in (0, 1) for v in found):
         return array.astype(bool)
-    example = max(found, key=lambda v: (isinstance(v, (int, float, np.number)), str(v)))
+    found = [v.item() if hasattr(v, "item") else v for v in found]
+    example = max(found, key=lambda v: (isinstance(v, (int, float)), str(v)))
     remedy = (
-        f"{name} == {example!r}" if not isinstance(example, (float, np.floating)) or float(example).is_integer()
+        f"{name} == {example!r}" if not isinstance(example, float) or example.is_integer()
         else f"{name} >= 0.5"
     )  # fmt: skip
-    shown = ", ".join(repr(v.item() if hasattr(v, "item") else v) for v in found[:4])
+    shown = ", ".join(map(repr, found[:4]))
     raise ValueError(f"{name} must be True/False or 0/1, got {shown}: say what counts as true, such as {remedy}")
 
 

@@ -1,12 +1,18 @@
 """Intervals and paired tests, the same ones everywhere. scipy and statsmodels do the work."""
 
 import numpy as np
+import pandas as pd
 from scipy import stats as sps
+
+from compendium import inputs
 
 
 def t_interval(values, level: float = 0.95) -> tuple[float, float]:
-    """Student-t interval of the mean over few independent repeats, such as seeds. nan for fewer than two."""
-    values = np.asarray(values, float)
+    """Student-t interval of the mean over few independent repeats, such as seeds.
+
+    nan for fewer than two, or where a value is nan. Raises ValueError for values that are no list.
+    """
+    values = _values(values, level)
     if len(values) < 2:
         return (np.nan, np.nan)
     half = sps.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
@@ -14,8 +20,13 @@ def t_interval(values, level: float = 0.95) -> tuple[float, float]:
 
 
 def bootstrap_interval(values, *, seed: int = 0, level: float = 0.95, resamples: int = 2000) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean over items; for a paired difference, pass the differences."""
-    values = np.asarray(values, float)
+    """Percentile bootstrap interval of the mean over items; for a paired difference, pass the differences.
+
+    nan for no values, or where a value is nan. Raises ValueError for values that are no list.
+    """
+    values = _values(values, level)
+    if len(values) == 0 or np.isnan(values).any():
+        return (np.nan, np.nan)
     if len(values) < 2 or np.ptp(values) == 0:
         return (float(values.mean()), float(values.mean()))
     result = sps.bootstrap(
@@ -26,11 +37,22 @@ def bootstrap_interval(values, *, seed: int = 0, level: float = 0.95, resamples:
 
 
 def mcnemar(before, after) -> float:
-    """Exact McNemar p-value that two sets of right/wrong answers to the same items differ in their error rate."""
+    """Exact McNemar p-value that two sets of right/wrong answers to the same items differ in their error rate.
+
+    before, after: True/False or 0/1, one an item. Raises ValueError for others, such as text, and for other items.
+    """
     from statsmodels.stats.contingency_tables import mcnemar
 
-    before, after = np.asarray(before, bool), np.asarray(after, bool)
-    if before.shape != after.shape:
-        raise ValueError(f"paired answers needed: {before.shape} against {after.shape}")
+    if np.shape(before) != np.shape(after):
+        raise ValueError(f"paired answers needed: {np.shape(before)} against {np.shape(after)}")
+    inputs.same_rows(before=before, after=after)
+    before, after = inputs.binary(before, "before"), inputs.binary(after, "after")
     table = [[(before & after).sum(), (before & ~after).sum()], [(~before & after).sum(), (~before & ~after).sum()]]
     return float(mcnemar(table, exact=True).pvalue)
+
+
+def _values(values, level: float) -> np.ndarray:
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, such as 0.95, got {level}")
+    values = inputs.vector(values, "values")
+    return np.asarray(np.where(pd.isna(values), np.nan, values) if values.dtype.kind == "O" else values, float)

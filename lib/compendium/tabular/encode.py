@@ -12,6 +12,8 @@ Missing values stay nan: the network has its own input for them. A column withou
 import numpy as np
 from scipy.special import ndtri
 
+from compendium import inputs
+
 SLOTS = 64
 KINDS = ("standard", "ranks")
 ONE_HOT = 10  # most levels of a column that gets one column a level
@@ -26,16 +28,24 @@ def _soften(z: np.ndarray) -> np.ndarray:
 class Encoder:
     """Learns scales and levels from context rows.
 
-    nominal: (columns,) bool, columns of codes. kind: one of KINDS, for the numeric columns. rng: orders levels.
+    nominal: (columns,) bool, columns of codes. kind: one of KINDS, for the numeric columns. rng: orders levels. Raises
+    ValueError for marks that are not True/False, and for tables of another width.
     """
 
     def __init__(self, nominal: np.ndarray, *, kind: str = "standard", rng: np.random.Generator):
         if kind not in KINDS:
             raise ValueError(f"unknown kind {kind!r}: choose one of {', '.join(KINDS)}")
-        self.nominal, self.kind, self.rng = np.asarray(nominal, bool), kind, rng
+        nominal = np.asarray(nominal)
+        self.nominal = nominal if nominal.dtype == bool and nominal.ndim == 1 else inputs.binary(nominal, "nominal")
+        self.kind, self.rng = kind, rng
+
+    def _checked(self, x: np.ndarray) -> None:
+        if x.shape[1] != len(self.nominal):
+            raise ValueError(f"the table has {x.shape[1]} columns, and nominal has {len(self.nominal)} marks")
 
     def fit(self, x: np.ndarray) -> "Encoder":
         """x: (rows, columns) float, nan: missing."""
+        self._checked(x)
         numeric = np.flatnonzero(~self.nominal)
         values = x[:, numeric].astype(np.float64)
         known = ~np.isnan(values)
@@ -60,6 +70,7 @@ class Encoder:
 
     def transform(self, x: np.ndarray) -> np.ndarray:
         """(rows, encoded columns) float32; levels not seen in the context count as missing."""
+        self._checked(x)
         z = (x[:, self.numeric].astype(np.float64) - self.centre) / self.spread
         if self.kind == "ranks":
             for k, (j, known) in enumerate(zip(self.numeric, self.sorted, strict=True)):

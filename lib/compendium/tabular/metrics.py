@@ -1,7 +1,8 @@
 """How good, how honest, how fair: metrics of predicted probabilities, with every choice of scale and bin written out.
 
-y: (rows,) class numbers 0 .. K-1; p: (rows, K) probabilities that sum to 1. Confidence is the largest probability of
-a row, and it is calibrated if rows with confidence c are right with frequency c.
+y: (rows,) class numbers 0 .. K-1; p: (rows, K) probabilities that sum to 1. If p is a data frame whose columns are
+named by classes, y holds these names, and their order does not matter. Confidence is the largest probability of a row,
+and it is calibrated if rows with confidence c are right with frequency c.
 
 | metric | definition | range |
 |---|---|---|
@@ -26,6 +27,7 @@ A classifier that gives everyone one answer has 0 in all three; read them beside
 """
 
 from itertools import combinations
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -33,20 +35,49 @@ import pandas as pd
 from scipy import stats as sps
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
+from compendium import inputs
+
 BINS = 15
 LEAST = 10  # rows in a bin that counts for MCE
 
 
 def check(y, p) -> tuple[np.ndarray, np.ndarray]:
-    """`(y, p)` as arrays. Raises ValueError unless they are class numbers and probabilities of the same rows."""
-    y, p = np.asarray(y), np.asarray(p, float)
-    if p.ndim != 2 or len(y) != len(p) or len(y) == 0:
-        raise ValueError(f"expected as many rows of probabilities as labels, got {p.shape} for {len(y)}")
-    if not np.allclose(p.sum(1), 1, atol=1e-5) or (p < 0).any():
+    """`(y, p)` as arrays: class numbers (rows,) and probabilities (rows, K), of the same rows.
+
+    Names of classes, in a data frame p, become numbers in sorted order. Raises ValueError for labels that are no class
+    numbers, such as text, fractions and missing ones, for a column of p too few, and for anything but probabilities.
+    """
+    classes = inputs.columns(p)
+    if classes == list(range(len(classes or ()))):
+        classes = None
+    labels, given = inputs.vector(y, "y"), np.asarray(p, float)
+    if given.ndim != 2 or len(labels) != len(given) or len(labels) == 0:
+        both = "; of two classes, give both columns" if given.ndim == 1 else ""
+        raise ValueError(f"expected as many rows of probabilities as labels, got {given.shape} for {len(labels)}{both}")
+    inputs.same_rows(y=y, p=p)
+    if not np.allclose(given.sum(1), 1, atol=1e-5) or (given < 0).any():
         raise ValueError("probabilities must be at least 0 and sum to 1 in every row")
-    if y.min() < 0 or y.max() >= p.shape[1]:
-        raise ValueError(f"labels must be class numbers from 0 to {p.shape[1] - 1}")
-    return y, p
+    if classes is not None:
+        if len(set(classes)) < len(classes):
+            raise ValueError("p has a class more than once among its columns: give each class one column")
+        order = sorted(range(len(classes)), key=lambda k: (isinstance(classes[k], str), classes[k]))
+        return inputs.codes(labels, [classes[k] for k in order], "y"), given[:, order]
+    return _class_numbers(labels, given.shape[1]), given
+
+
+def _class_numbers(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Labels as integers. Raises ValueError unless each is a whole number from 0 to classes - 1, or a truth."""
+    if labels.dtype.kind not in "iu":
+        whole = [isinstance(v, Real) and not pd.isna(v) and v in range(classes) for v in labels.tolist()]
+        if not all(whole):
+            raise ValueError(
+                f"labels must be class numbers from 0 to {classes - 1}, got {labels.tolist()[whole.index(False)]!r}: "
+                "give names with p as a data frame whose columns are the classes"
+            )
+        labels = labels.astype(int)
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"labels must be class numbers from 0 to {classes - 1}")
+    return labels
 
 
 def auc(y, p) -> float:
@@ -76,6 +107,8 @@ def reliability(y, p, *, bins: int = BINS, kind: str = "width") -> pd.DataFrame:
     kind: "width": bins (k/bins, (k+1)/bins] of confidence; "mass": as many rows in each, but rows of equal confidence
     stay together.
     """
+    if bins < 1:
+        raise ValueError(f"bins must be at least 1, got {bins}")
     y, p = check(y, p)
     confidence, right = p.max(1), p.argmax(1) == y
     if kind == "width":
@@ -124,13 +157,17 @@ DIFFERENCES = ("SPD", "EOpD", "EOD")
 def fairness(y, predicted, group, *, seed: int = 0, resamples: int = 1000) -> pd.DataFrame:
     """SPD, EOpD and EOD with 95 % bootstrap intervals over rows: one row a metric.
 
-    y, predicted: (rows,) bool, True is the benefit; group: (rows,) labels. `smallest` is the number of rows of the
-    smallest group that a metric compares: for rates among positives, positives only. A metric is nan where a group
-    lacks the rows to have a rate. Raises ValueError for fewer than two groups.
+    y, predicted: (rows,) bool or 0 and 1, True is the benefit; group: (rows,) labels. `smallest` is the number of rows
+    of the smallest group that a metric compares: for rates among positives, positives only. A metric is nan where a
+    group lacks the rows to have a rate. Raises ValueError for fewer than two groups, for groups that are missing, for
+    labels or predictions of any other kind, and for series of other rows.
     """
     from fairlearn import metrics as fair
 
-    y, predicted, group = np.asarray(y, bool), np.asarray(predicted, bool), np.asarray(group, str)
+    inputs.same_rows(y=y, predicted=predicted, group=group)
+    y, predicted, group = inputs.binary(y, "y"), inputs.binary(predicted, "predicted"), _groups(group)
+    if not len(y):
+        raise ValueError("fairness needs rows: y is empty")
     labels, g = np.unique(group, return_inverse=True)
     if len(labels) < 2:
         raise ValueError(f"fairness compares groups; there is one: {labels[0]}")
@@ -155,8 +192,32 @@ def fairness(y, predicted, group, *, seed: int = 0, resamples: int = 1000) -> pd
     return pd.DataFrame(rows)
 
 
+def _groups(group) -> np.ndarray:
+    """(rows,) text, one for each group: equal values, such as 1 and 1.0, are one group, and spaces around do not count.
+
+    Raises ValueError for missing groups, and for different ones that read alike, such as 1 and "1".
+    """
+    values = inputs.vector(group, "group")
+    if pd.isna(values).any():
+        raise ValueError("group has missing values: drop these rows, or name them as a group of their own")
+    first = {}
+    for value in values.tolist():
+        first.setdefault(value.strip() if isinstance(value, str) else value, value)
+    if len({str(value).strip() for value in first}) < len(first):
+        raise ValueError("group has different values that read alike, such as 1 and '1': give groups of one type")
+    if values.dtype.kind != "O" and values.dtype.kind not in "US":
+        return values.astype(str)
+    return np.array([str(first[v.strip() if isinstance(v, str) else v]).strip() for v in values.tolist()])
+
+
 def differences(counts: np.ndarray) -> np.ndarray:
-    """(..., 3) SPD, EOpD, EOD from (..., groups, truth, prediction) numbers of rows; nan where a rate has no rows."""
+    """(..., 3) SPD, EOpD, EOD from (..., groups, truth, prediction) numbers of rows; nan where a rate has no rows.
+
+    Raises ValueError unless truth and prediction are the last two axes, of two values each.
+    """
+    counts = np.asarray(counts)
+    if counts.ndim < 3 or counts.shape[-2:] != (2, 2):
+        raise ValueError(f"counts must be of shape (..., groups, 2, 2), got {counts.shape}")
     with np.errstate(invalid="ignore", divide="ignore"):
         selected = counts[..., 1].sum(-1) / counts.sum((-2, -1))
         rate = counts[..., 1] / counts.sum(-1)  # (..., groups, truth): false and true positive rate
@@ -181,10 +242,17 @@ def ranks(table: pd.DataFrame) -> Ranks:
     """Ranks of methods (columns) over data sets (rows) by a score where more is better.
 
     Pairs are tested by Wilcoxon's signed-rank test with Holm's correction, which, unlike Nemenyi's, does not depend
-    on which other methods take part (Benavoli et al. 2016). Raises ValueError for missing scores or fewer than 3 rows.
+    on which other methods take part (Benavoli et al. 2016). Raises ValueError for scores that are missing or no
+    numbers, fewer than 3 rows, and methods that come twice.
     """
     from statsmodels.stats.multitest import multipletests
 
+    table = pd.DataFrame(table)
+    if table.columns.has_duplicates:
+        raise ValueError(f"method {table.columns[table.columns.duplicated()][0]!r} comes twice: one column a method")
+    strange = [c for c in table if not pd.api.types.is_numeric_dtype(table[c]) and not table[c].isna().any()]
+    if strange:
+        raise ValueError(f"scores of {strange[0]!r} are no numbers: convert them with pandas.to_numeric")
     if table.isna().any(axis=None) or len(table) < 3 or table.shape[1] < 2:
         raise ValueError("ranks need a score of at least two methods on each of at least three data sets")
     mean = table.rank(axis=1, ascending=False).mean().sort_values(kind="stable")

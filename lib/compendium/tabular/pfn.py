@@ -28,8 +28,9 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compendium import models, report
+from compendium import inputs, models, report
 from compendium.paths import TABULAR, relative
+from compendium.tabular.columns import Columns, framed, plain, positions
 from compendium.tabular.encode import KINDS, SLOTS, Encoder, place
 
 CHECKPOINT = TABULAR / "pfn.safetensors"
@@ -201,26 +202,22 @@ def logits(network: Network, members: list[Member], x: np.ndarray) -> np.ndarray
     return np.stack(made)
 
 
-def _is_number(column: pd.Series) -> bool:
-    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
-
-
-def _names(column: pd.Series) -> pd.Series:
-    """Levels of a nominal column as text, so that 1 and 1.0 are one level."""
-    return (column.astype(np.float64) if _is_number(column) else column).astype(str)
-
-
 class PFNClassifier(ClassifierMixin, BaseEstimator):
     """Scikit-learn classifier around a pretrained network: `fit` keeps the rows, `predict_proba` reads them.
 
     network: None for the committed checkpoint, a path, or a `Network`. members: how many shuffled views to average.
-    context: most rows a member sees; larger tables are sampled, by class, anew for each member. nominal: numbers of
-    nominal columns of an array; None: none. In a data frame, columns of text, categories and booleans are nominal
-    too. temperature: of the averaged logits. random_state: an integer, or None for 0. device: where a checkpoint is
-    loaded to; a `Network` stays where it is.
+    context: most rows a member sees; larger tables are sampled, by class, anew for each member. nominal: numbers or
+    names of nominal columns, or a bool for each; None: none. In a data frame, columns of text, categories and booleans
+    are nominal too, and `columns` says how others are read. temperature: of the averaged logits. random_state: an
+    integer, or None for 0. device: where a checkpoint is loaded to; a `Network` stays where it is.
+
+    The order of the labelled rows means nothing while all fit in the context; beyond it, which are drawn depends on it.
+    The order of columns decides which slots they get, so other orders are other members, not other knowledge: frames
+    must come with the columns of `fit` in its order.
 
     Missing values (nan, None) are welcome; levels not seen in `fit` count as missing. More than ten classes, labels
-    that are missing, and tables without a row raise ValueError.
+    that are missing or indexed otherwise than their rows, tables without a row, and columns that hold something else
+    than in `fit` raise ValueError.
     """
 
     def __init__(self, network=None, *, members=8, context=1000, nominal=None, temperature=1.0, random_state=None,
@@ -240,6 +237,8 @@ class PFNClassifier(ClassifierMixin, BaseEstimator):
 
     def _numbers(self, X, *, reset: bool) -> np.ndarray:
         """The table as (rows, columns) float64: nominal levels as codes, unseen ones and missing values nan."""
+        X = framed(X)
+        names = inputs.columns(X)
         if isinstance(X, pd.DataFrame):
             validate_data(self, X, skip_check_array=True, reset=reset)
             if X.size == 0:
@@ -247,19 +246,20 @@ class PFNClassifier(ClassifierMixin, BaseEstimator):
                 raise ValueError(f"Found array with {sizes}: at least 1 is required.")
             columns = [X.iloc[:, j] for j in range(X.shape[1])]
         else:
-            X = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=reset)
-            columns = [pd.Series(column) for column in X.T]
+            given = plain(X)
+            X = validate_data(self, given, dtype=np.float64, ensure_all_finite="allow-nan", reset=reset)
+            # Levels are those given: large integers and fractions in single precision change in the conversion.
+            exact = given if isinstance(given, np.ndarray) and given.dtype.kind in "iuf" else X
+            columns = [pd.Series(column) for column in exact.T]
         if reset:
-            marked = () if self.nominal is None else tuple(self.nominal)
-            self.nominal_ = np.array([j in marked or not _is_number(column) for j, column in enumerate(columns)])
-            self.levels_ = {j: pd.Index(_names(columns[j].dropna()).unique()) for j in np.flatnonzero(self.nominal_)}
-        out = np.empty((len(X), len(columns)))
-        for j, column in enumerate(columns):
-            if self.nominal_[j]:
-                code = self.levels_[j].get_indexer(_names(column))
-                out[:, j] = np.where((code < 0) | column.isna(), np.nan, code)
-            else:
-                out[:, j] = column.to_numpy(np.float64, na_value=np.nan)
+            self.names_ = names
+            marked = positions(self.nominal, names, len(columns))
+            self.columns_ = Columns().fit(columns, range(len(columns)) if names is None else names, marked)
+            self.nominal_ = self.columns_.nominal
+            self.levels_ = {j: found.names for j, found in self.columns_.levels.items()}
+        elif not hasattr(self, "feature_names_in_"):  # scikit-learn compares names that are text
+            inputs.same_columns(X, self.names_, "the model was fitted on")
+        out = self.columns_.transform(columns)
         if np.isinf(out).any():
             raise ValueError("Input X contains infinity or a value too large for dtype('float64').")
         return out
@@ -268,9 +268,11 @@ class PFNClassifier(ClassifierMixin, BaseEstimator):
         """Keep the labelled rows. X: array or data frame, (rows, columns); y: (rows,) labels of any kind."""
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
-        X, y = self._numbers(X, reset=True), column_or_1d(y, warn=True)
         check_consistent_length(X, y)
-        if pd.isna(y).any():
+        inputs.same_rows(X=X, y=y)
+        masked = np.ma.is_masked(y)
+        X, y = self._numbers(X, reset=True), column_or_1d(y, warn=True)
+        if pd.isna(y).any() or masked:
             raise ValueError("Input y contains NaN: drop the rows without a label")
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)

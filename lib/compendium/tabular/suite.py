@@ -32,6 +32,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from compendium.tabular.columns import contents, floats, is_numeric
+
 SMALL, LARGE = 1_000, 10_000  # rows
 NARROW, WIDE = 10, 100  # columns
 BALANCED = 0.6  # rows of the rarest class over rows of the most frequent
@@ -179,8 +181,8 @@ def installed() -> set[str]:
 def load(name: str, sources: dict[str, Source] | None = None) -> Dataset:
     """A data set by name, or "openml:ID". sources: SUITE (default), FAIRNESS or DEVELOPMENT.
 
-    Rows without a label are dropped. Raises ValueError for an unknown name, MissingExtra when its package is not
-    installed, ConnectionError when OpenML cannot be reached.
+    Rows without a label are dropped. Raises ValueError for an unknown name and for rows of no group, MissingExtra when
+    its package is not installed, ConnectionError when OpenML cannot be reached.
     """
     if name.startswith("openml:"):
         return _openml(name)
@@ -193,7 +195,10 @@ def load(name: str, sources: dict[str, Source] | None = None) -> Dataset:
     target = frame.columns[source.target] if isinstance(source.target, int) else source.target
     frame = frame[frame[target].notna()].reset_index(drop=True)
     label = frame[target] if source.label is None else pd.Series(source.label(frame[target]))
-    sensitive = {kind: np.asarray(of(frame), str) for kind, of in (source.sensitive or {}).items()}
+    groups = {kind: of(frame) for kind, of in (source.sensitive or {}).items()}
+    if lost := [kind for kind, group in groups.items() if pd.isna(group).any()]:
+        raise ValueError(f"{name}: {lost[0]} is missing in some rows, which belong to no group: drop or name them")
+    sensitive = {kind: np.asarray(group, str) for kind, group in groups.items()}
     dropped = [target, *(c for c in frame.columns if source.drop and re.fullmatch(source.drop, str(c)))]
     x = _typed(frame.drop(columns=dropped), source.nominal)
     y = label.astype(str).str.strip().to_numpy(str)
@@ -201,9 +206,12 @@ def load(name: str, sources: dict[str, Source] | None = None) -> Dataset:
 
 
 def _typed(x: pd.DataFrame, nominal: tuple = ()) -> pd.DataFrame:
-    """Columns that are not numbers, and those named, become categories; names become text."""
-    kinds = {c: pd.api.types.is_numeric_dtype(x[c]) and not pd.api.types.is_bool_dtype(x[c]) for c in x.columns}
-    return x.astype({c: "category" for c in x.columns if c in nominal or not kinds[c]}).rename(columns=str)
+    """Columns that hold no numbers, dates or durations, and those named, become categories; names become text."""
+    held = {c: contents(x[c]) for c in x.columns}
+    names = [c for c in x.columns if c in nominal or held[c] not in (["numbers"], ["dates"], ["durations"])]
+    objects = [c for c in x.columns if c not in names and held[c] == ["numbers"] and not is_numeric(x[c].dtype)]
+    x = x.assign(**{c: floats(x[c], f"column {c!r}") for c in objects}) if objects else x
+    return x.astype({c: "category" for c in names}).rename(columns=str)
 
 
 def _read(source: Source, key: str) -> pd.DataFrame:
@@ -272,7 +280,7 @@ def tags(data: Dataset) -> dict:
         "columns": columns,
         "classes": len(counts),
         "ratio": float(ratio),
-        "nominal": sum(not pd.api.types.is_numeric_dtype(kind) for kind in data.x.dtypes),
+        "nominal": sum(isinstance(kind, pd.CategoricalDtype) for kind in data.x.dtypes),
         "size": "small" if rows <= SMALL else "medium" if rows <= LARGE else "large",
         "width": "narrow" if columns < NARROW else "medium" if columns <= WIDE else "wide",
         "balance": "balanced" if ratio >= BALANCED else "imbalanced",

@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats as sps
 
-from compendium import stats
+from compendium import inputs, stats
 from compendium.paths import DATA, relative
 
 LEVELS = ("documents", "black box", "grey box", "activations and weights", "training history")
@@ -145,14 +145,23 @@ def kappa(a, b, weights: str | None = None, labels=None) -> float:
 
     weights: None counts any difference as 1; "linear" as the distance of the labels' places in `labels`, which should
     then hold the whole scale in order (default: the sorted labels that occur). nan where it is undefined: both coders
-    gave one and the same label throughout.
+    gave one and the same label throughout. Raises ValueError for codings of other items, and for labels that are
+    missing, or of two types, such as 1 and "1".
     """
-    a, b = np.asarray(a), np.asarray(b)
-    if a.ndim != 1 or a.shape != b.shape or len(a) == 0:
-        raise ValueError(f"two codings of the same items needed: shapes {a.shape} and {b.shape}")
+    if np.ndim(a) != 1 or np.shape(a) != np.shape(b) or len(a) == 0:
+        raise ValueError(f"two codings of the same items needed: shapes {np.shape(a)} and {np.shape(b)}")
+    inputs.same_rows(a=a, b=b)
+    a, b = inputs.vector(a, "a"), inputs.vector(b, "b")
+    given = [*a.tolist(), *b.tolist()]
+    if pd.isna(np.array(given, object)).any():
+        raise ValueError("a label is missing: drop the items that a coder left out, or give them a label of their own")
+    if 0 < sum(isinstance(label, str) for label in given) < len(given):
+        raise ValueError("labels are text in part and numbers in part: give both codings in one type")
     if weights not in (None, "linear"):
         raise ValueError(f"unknown weights {weights!r}: None or 'linear'")
-    labels = np.unique(np.concatenate([a, b])) if labels is None else np.asarray(labels)
+    labels = np.unique(np.concatenate([a, b])) if labels is None else inputs.vector(labels, "labels")
+    if len(set(labels.tolist())) < len(labels):
+        raise ValueError("a label stands twice in labels: each has one place on the scale")
     if odd := sorted(set(np.concatenate([a, b]).tolist()) - set(labels.tolist())):
         raise ValueError(f"label {odd[0]!r} occurs and is not in labels")
     places = {label: place for place, label in enumerate(labels.tolist())}
@@ -170,7 +179,12 @@ def _kappa(i: np.ndarray, j: np.ndarray, k: int, weights: str | None) -> float:
 
 
 def _marks(lists, codes) -> np.ndarray:
-    """(items, codes) 0 or 1."""
+    """(items, codes) 0 or 1. Raises ValueError for an item that is no list, and for a code that is not in `codes`."""
+    for found in lists:
+        if isinstance(found, str) or not hasattr(found, "__iter__"):
+            raise ValueError(f"a coding gives each item a list of codes, got {found!r}: split it first")
+        if odd := [code for code in found if code not in codes]:
+            raise ValueError(f"code {odd[0]!r} occurs and is not in codes")
     return np.array([[code in found for code in codes] for found in lists], int)
 
 
@@ -179,6 +193,8 @@ def multi_label(a, b, codes) -> pd.DataFrame:
 
     kappa is nan for a code that both gave never, or always: it has nothing to say on whether they agree.
     """
+    codes = list(codes)
+    inputs.same_rows(a=a, b=b)
     x, y = _marks(a, codes), _marks(b, codes)
     if x.shape != y.shape:
         raise ValueError(f"two codings of the same items needed: {len(x)} and {len(y)}")
@@ -233,7 +249,12 @@ def _mean(values) -> float:
 
 
 def share_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Exact (Clopper-Pearson) interval of a share: honest for few items and for shares of 0 and 1. nan for none."""
+    """Exact (Clopper-Pearson) interval of a share: honest for few items and for shares of 0 and 1. nan for none.
+
+    Raises ValueError unless both are whole numbers.
+    """
+    if hits != int(hits) or n != int(n):
+        raise ValueError(f"numbers of hits and of items needed, got {hits} of {n}: a share is hits / n")
     if n == 0:
         return (np.nan, np.nan)
     found = sps.binomtest(int(hits), int(n)).proportion_ci(level, method="exact")
@@ -242,8 +263,10 @@ def share_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, float
 
 def difference(values, group, *, seed: int = 0, resamples: int = 4999) -> dict:
     """Mean of `values` where `group` is true minus where it is not: difference, bootstrap interval (within groups),
-    permutation p (two-sided). nan without two values in each group."""
-    values, group = np.asarray(values, float), np.asarray(group, bool)
+    permutation p (two-sided). nan without two values in each group. Raises ValueError for missing values, groups that
+    are not True/False, and series of other items."""
+    inputs.same_rows(values=values, group=group)
+    values, group = _known(values, "values"), inputs.binary(group, "group")
     a, b = values[group], values[~group]
     if min(len(a), len(b)) < 2:
         return {"estimate": np.nan, "low": np.nan, "high": np.nan, "p": np.nan}
@@ -255,11 +278,19 @@ def difference(values, group, *, seed: int = 0, resamples: int = 4999) -> dict:
     return {"estimate": float(gap(a, b)), "low": float(low), "high": float(high), "p": float(test.pvalue)}
 
 
+def _known(values, name: str) -> np.ndarray:
+    values = np.asarray(inputs.vector(values, name), float)
+    if np.isnan(values).any():
+        raise ValueError(f"{name} has missing values: drop these items")
+    return values
+
+
 def trend(x, y, *, seed: int = 0, resamples: int = 4999) -> dict:
     """Spearman's rank correlation: estimate, bootstrap interval over items, permutation p (two-sided)."""
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    if x.shape != y.shape or len(x) < 3:
-        raise ValueError(f"a trend needs at least three pairs: shapes {x.shape} and {y.shape}")
+    if np.shape(x) != np.shape(y) or len(x) < 3:
+        raise ValueError(f"a trend needs at least three pairs: shapes {np.shape(x)} and {np.shape(y)}")
+    inputs.same_rows(x=x, y=y)
+    x, y = _known(x, "x"), _known(y, "y")
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return {"estimate": np.nan, "low": np.nan, "high": np.nan, "p": np.nan}
     rng = np.random.default_rng(seed)
