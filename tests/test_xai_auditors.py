@@ -83,6 +83,34 @@ def test_scores_that_are_missing_are_refused(bad):
         auditors.auc(bad, [True, False])
 
 
+@pytest.mark.parametrize("kind", [int, float, object, lambda v: pd.Series(v, dtype="boolean"), lambda v: v[:, None]])
+def test_truths_in_every_type_are_one(kind):
+    score, truth = np.array([0.1, 0.7, 0.4, 0.3]), np.array([False, True, False, True])
+    made = truth.astype(kind) if isinstance(kind, type) else kind(truth)
+    assert auditors.auc(score, made) == auditors.auc(score, truth) == 0.75
+
+
+@pytest.mark.parametrize("bad", [["no", "yes", "no", "yes"], [-1, 1, -1, 1], [0.2, 0.9, 0, 0.8], [np.nan, 1, 0, 1]])
+def test_truths_that_are_none_are_refused(bad):
+    with pytest.raises(ValueError, match=r"True/False|missing"):
+        auditors.auc([0.1, 0.7, 0.4, 0.3], bad)
+    frame = made_up()
+    wrong = frame.assign(suppressed=np.resize(np.array(bad, object), len(frame)))
+    for judged in (lambda: auditors.auc_interval(wrong, "told"), lambda: auditors.audit(wrong, ["told"])):
+        with pytest.raises(ValueError, match=r"True/False|missing"):
+            judged()
+
+
+def test_scores_of_other_models_and_models_of_no_group_are_refused():
+    score, truth = pd.Series([0.1, 0.7, 0.4]), pd.Series([False, True, False])
+    with pytest.raises(ValueError, match="indexed differently"):
+        auditors.auc(score, truth[::-1])
+    frame = made_up()
+    lost = frame.assign(seed=frame.seed.astype(float).where(frame.index > 3))
+    with pytest.raises(ValueError, match="seed has missing values"):
+        auditors.auc_interval(lost, "told")
+
+
 def test_a_trained_auditor_finds_what_is_there_and_no_more():
     frame = made_up(seeds=30)
     assert roc_auc_score(frame.suppressed, auditors.audit(frame, ["told", "noise"])) > 0.85

@@ -25,7 +25,7 @@ def trained():
     """(network, images it was not trained on), small and quick."""
     set_threads(1)
     data = images.glyphs(900, 0)
-    return images.cnn(data.x, data.y, width=8, epochs=8, rate=4e-3), images.glyphs(60, 1)
+    return images.cnn(data.x, data.y, width=8, epochs=12, rate=4e-3), images.glyphs(60, 1)
 
 
 @pytest.fixture(scope="module")

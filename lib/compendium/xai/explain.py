@@ -4,7 +4,9 @@
 
 Everybody explains the same quantity: the probability of `target`, one fixed class per row, or with `output="logit"` its
 raw score (the output of a torch net; +-decision_function where probabilities are its sigmoid or softmax; log-odds for
-all other models; a regressor's prediction in either case). Where a method cannot, `able` is False and calling it is an
+all other models; a regressor's prediction in either case). What the outputs of nets and functions mean is settled in
+`outputs`, or said by `stated(model, kind)` in the model's place. Frames are compared by their columns' names; targets
+are class numbers, or labels as text where the model has labels. Where a method cannot, `able` is False and calling it is an
 error: it is never quietly another quantity, another class or another order.
 
 | name | idea | compares with | sums to |
@@ -29,9 +31,10 @@ error: it is never quietly another quantity, another class or another order.
 - *Rows are independent.* Samplers restart from `seed` in every row, so that a row's explanation does not depend on its
   neighbours, and two inputs are compared under the same noise.
 - *Probabilities of boosted trees.* shap's are stretched values of the raw score; `shap` uses kernel shap there.
-- *HistGradientBoosting.* shap compares with thresholds in single precision, and these thresholds are often equal to
-  values of the table: values that land on the wrong side made its sums wrong by up to 0.8 in our tests. Values are
-  rounded down on the way in, and the sums are checked.
+- *Trees.* shap compares with thresholds in single precision: values that land on the wrong side made its sums wrong by
+  up to 2.2 of 346 in our tests. Values and thresholds are replaced by their ranks (`trees`).
+- *Sums.* What promises to add up is checked in every call: `additivity` says by how much it may miss, and refuses nets
+  whose activations are functions or modules used twice, which DeepLift and deep SHAP do not see.
 - *DeepLift of probabilities.* captum's softmax rule does not add up. Here logits are explained, and these attributions
   pass the softmax along the straight line from the baseline's logits, which is the rescale rule for two classes.
 """  # noqa: E501
@@ -39,135 +42,31 @@ error: it is never quietly another quantity, another class or another order.
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import wraps
 
 import numpy as np
-import pandas as pd
 
-ROWS_AT_ONCE = 8192  # rows in one call of a model
+from compendium.xai import additivity, tables, trees
+from compendium.xai.additivity import STEPS, SUMS
+from compendium.xai.outputs import evaluating, is_net, resolved, sharper, stated, to_tensor
+from compendium.xai.predictions import OUTPUTS, ROWS_AT_ONCE, is_regressor, net_output, predictor
+from compendium.xai.tables import table, targets
+
 MOST_BACKGROUND = 50  # rows that kernel, tree and deep shap average over
-OUTPUTS = ("probability", "logit")
+
+__all__ = [
+    "EXPLAINERS", "OUTPUTS", "ROWS_AT_ONCE", "able", "check", "predicted", "predictor", "resolved", "stated", "table",
+    "targets",
+]  # fmt: skip
 
 
-# The model -------------------------------------------------------------------------------------------------------
-
-
-def predictor(model, output: str = "probability") -> Callable[[np.ndarray], np.ndarray]:
-    """`predict(X)`: (n, d) -> (n, K) float64, in chunks of rows; K = 1 for regressors. See above for `output`.
-
-    model: a torch net with logits (n, K), a scikit-learn classifier or regressor, or a function of X that returns
-    probabilities (n, K) or numbers (n,). A net with a single output counts as a regressor.
-    """
-    if output not in OUTPUTS:
-        raise ValueError(f"unknown output {output!r}: choose one of {', '.join(OUTPUTS)}")
-    raw = _raw(model, output)
-
-    def predict(X) -> np.ndarray:
-        X = np.asarray(X, float)
-        parts = [np.asarray(raw(X[i : i + ROWS_AT_ONCE]), float) for i in range(0, max(len(X), 1), ROWS_AT_ONCE)]
-        p = np.concatenate(parts)
-        p = p[:, None] if p.ndim == 1 else p
-        if p.ndim != 2 or len(p) != len(X):
-            raise ValueError(f"the model gave {p.shape} for {len(X)} rows: it must give (rows, classes)")
-        if not np.isfinite(p).all():
-            raise ValueError("the model gave missing or infinite predictions")
-        return p
-
-    return predict
-
-
-def _raw(model, output: str) -> Callable:
-    if _is_net(model):
-        return lambda X: _net_output(model, X, output)
-    if callable(model) and not hasattr(model, "predict"):
-        return lambda X: _log_odds(model(X)) if output == "logit" else model(X)
-    frame = _framed(model)
-    if _is_regressor(model):
-        return lambda X: model.predict(frame(X))
-    if not hasattr(model, "predict_proba"):
-        raise ValueError(
-            f"{type(model).__name__} has no probabilities: wrap it in CalibratedClassifierCV, or pass a function of X"
-        )
-    if output == "logit" and _has_margin(model):
-        return lambda X: _both_classes(model.decision_function(frame(X)))
-    if output == "logit":
-        return lambda X: _log_odds(model.predict_proba(frame(X)))
-    return lambda X: model.predict_proba(frame(X))
-
-
-def _log_odds(p) -> np.ndarray:
-    p = np.asarray(p, float)
-    if p.ndim < 2 or p.shape[1] == 1:  # a regressor
-        return p
-    p = p.clip(1e-9, 1 - 1e-9)
-    return np.log(p) - np.log1p(-p)
-
-
-def _both_classes(margin) -> np.ndarray:
-    return np.stack([-margin, margin], 1) if margin.ndim == 1 else margin
-
-
-def _is_net(model) -> bool:
-    import torch
-
-    return isinstance(model, torch.nn.Module)
-
-
-def _is_regressor(model) -> bool:
-    from sklearn.base import is_regressor
-
-    return hasattr(model, "predict") and is_regressor(model)
-
-
-def _last(model):
-    return model[-1] if hasattr(model, "steps") else model
-
-
-def _has_margin(model) -> bool:
-    """Whether probabilities are the sigmoid or softmax of `decision_function`."""
-    from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier
-    from sklearn.linear_model import LogisticRegression
-
-    return isinstance(_last(model), (LogisticRegression, HistGradientBoostingClassifier, GradientBoostingClassifier))
-
-
-def _framed(model) -> Callable:
-    """Models that were fitted on a data frame get one, with its column names."""
-    names = getattr(model, "feature_names_in_", None)
-    return (lambda X: X) if names is None else (lambda X: pd.DataFrame(X, columns=names))
-
-
-@contextmanager
-def _evaluating(net):
-    """Dropout and the like off, and back to what it was."""
-    training = net.training
-    net.eval()
-    try:
-        yield
-    finally:
-        net.train(training)
-
-
-def _tensor(X, net):
-    import torch
-
-    like = next(net.parameters(), torch.zeros(()))
-    return torch.tensor(np.asarray(X, float)).to(like)
-
-
-def _net_output(net, X, output: str) -> np.ndarray:
-    import torch
-
-    with torch.no_grad(), _evaluating(net):
-        z = net(_tensor(X, net)).double()
-    if z.ndim == 2 and z.shape[1] > 1 and output == "probability":
-        z = z.softmax(-1)
-    return z.cpu().numpy()
+# Nets behind models -------------------------------------------------------------------------------------------------
 
 
 def _linear(model):
-    """`(weight (K, d), bias (K,), sharper)` of a linear scikit-learn model, or None.
+    """`(weight (K, d), bias (K,), factor)` of a linear scikit-learn model, or None.
 
-    Raw scores are X weight' + bias; probabilities the softmax of `sharper` times these (1/2 for two classes, whose
+    Raw scores are X weight' + bias; probabilities the softmax of `factor` times these (1/2 for two classes, whose
     scores are -s and s), or the scores themselves for a regressor (None).
     """
     from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
@@ -178,9 +77,9 @@ def _linear(model):
         return None
     weight = np.atleast_2d(last.coef_).astype(float)
     bias = np.broadcast_to(np.asarray(last.intercept_, float), (len(weight),)).copy()
-    sharper = None if _is_regressor(last) else 1.0
-    if sharper and len(weight) == 1:
-        weight, bias, sharper = np.concatenate([-weight, weight]), np.concatenate([-bias, bias]), 0.5
+    factor = None if is_regressor(last) else 1.0
+    if factor and len(weight) == 1:
+        weight, bias, factor = np.concatenate([-weight, weight]), np.concatenate([-bias, bias]), 0.5
     for step in reversed(before):
         if not isinstance(step, StandardScaler):
             return None
@@ -188,30 +87,30 @@ def _linear(model):
         weight = weight / scale
         if step.mean_ is not None:
             bias = bias - weight @ step.mean_
-    return weight, bias, sharper
+    return weight, bias, factor
 
 
 def _net(model):
     """`(net giving raw scores, factor before the softmax or None)`; None if the model has no gradient."""
     from compendium.xai import nets
 
-    if _is_net(model):
-        return model, 1.0
+    if is_net(model):
+        return model, sharper(model)
     if (found := _linear(model)) is None:
         return None
-    weight, bias, sharper = found
-    return nets.linear(weight, bias), sharper
+    weight, bias, factor = found
+    return nets.linear(weight, bias), factor
 
 
 def _differentiable(model, output: str):
     """`(net, function of tensors (n, d) -> (n, K) that is explained)`."""
-    net, sharper = _net(model)
-    if output == "logit" or sharper is None:
+    net, factor = _net(model)
+    if output == "logit" or factor is None:
         return net, net
 
     def probability(x):
         z = net(x)
-        return (sharper * z).softmax(-1) if z.shape[1] > 1 else z
+        return (factor * z).softmax(-1) if z.shape[1] > 1 else z
 
     return net, probability
 
@@ -219,47 +118,40 @@ def _differentiable(model, output: str):
 # Checks ----------------------------------------------------------------------------------------------------------
 
 
-def table(X, name: str = "X") -> np.ndarray:
-    """(n, d) float64 without missing values, from an array or a data frame. Raises ValueError otherwise."""
-    try:
-        X = np.asarray(X, float)
-    except (TypeError, ValueError) as wrong:
-        raise ValueError(f"{name} must be numbers: encode nominal columns first") from wrong
-    if X.ndim != 2 or 0 in X.shape:
-        raise ValueError(f"{name} must be a table (rows, features), got shape {X.shape}; one row is X[i : i + 1]")
-    if not np.isfinite(X).all():
-        raise ValueError(
-            f"{name} has missing or infinite values in {int((~np.isfinite(X)).any(1).sum())} rows: impute them"
-        )
-    return X
-
-
-def targets(target, n: int, K: int) -> np.ndarray:
-    """(n,) class numbers from one number or one a row. Raises ValueError unless all are among 0 .. K-1."""
-    found = np.asarray(target)
-    if not np.issubdtype(found.dtype, np.integer):
-        raise ValueError(f"target must be a class number, or one a row, not {found.dtype}")
-    if found.ndim > 1 or (found.ndim == 1 and len(found) != n):
-        raise ValueError(f"target must be one class number or one a row: got shape {found.shape} for {n} rows")
-    found = np.broadcast_to(found, n)
-    if found.min() < 0 or found.max() >= K:
-        raise ValueError(f"target must be among the model's outputs 0 to {K - 1}, got {found.min()} to {found.max()}")
-    return found.astype(np.int64)
-
-
 def check(model, X, target) -> tuple[np.ndarray, np.ndarray]:
     """`(X (n, d) float64, target (n,))`, after checking both against the model. Raises ValueError."""
-    X = table(X)
-    try:
-        K = predictor(model)(X[:1]).shape[1]
-    except RuntimeError as wrong:  # torch's complaint about shapes
-        raise ValueError(f"the model does not take rows of {X.shape[1]} features: {wrong}") from wrong
+    tables.agreed(model, X)
+    target, X = tables.numbered(target, model, X), table(X)
+    K = predictor(resolved(model, X))(X[:1]).shape[1]
     return X, targets(target, len(X), K)
 
 
 def predicted(model, X) -> np.ndarray:
-    """(n,) the class that the model predicts, the usual target."""
+    """(n,) the number of the class that the model predicts, the usual target; 0 for regressors."""
+    tables.agreed(model, X)
     return predictor(model)(table(X)).argmax(1)
+
+
+def _explainer(function: Callable) -> Callable:
+    """An explainer that takes frames, labels as targets and models as users have them.
+
+    Columns of all frames are compared by name, target labels become class numbers, and what the model's outputs mean is
+    settled once; the function then sees arrays and a model in standard form.
+    """
+
+    @wraps(function)
+    def explain(model, X, target, *, background=None, baseline=None, **options):
+        tables.agreed(model, X, background, baseline)
+        target = tables.numbered(target, model, X)
+        X = table(X)
+        if background is not None:
+            background = table(background, "background")
+        if baseline is not None:
+            baseline = tables.numbers(baseline, "the baseline")
+        model = resolved(model, X, background)
+        return function(model, X, target, background=background, baseline=baseline, **options)
+
+    return explain
 
 
 def _background(background, X, most: int | None = None, seed: int = 0) -> np.ndarray:
@@ -284,6 +176,16 @@ def _baseline(baseline, background, X) -> np.ndarray:
     if baseline.shape not in {X.shape, X.shape[1:]} or not np.isfinite(baseline).all():
         raise ValueError(f"the baseline must be (d,) or as X {X.shape}, without missing values; got {baseline.shape}")
     return np.broadcast_to(baseline, X.shape)
+
+
+def _rows(baseline, background, X, most: int, seed: int) -> np.ndarray:
+    """(m, d): the background, or the one baseline (d,) that was given for all rows."""
+    if baseline is None:
+        return _background(background, X, most, seed)
+    baseline = _baseline(baseline, None, X)
+    if (baseline != baseline[0]).any():
+        raise ValueError("Shapley values take one baseline (d,) for all rows, or a background")
+    return baseline[:1]
 
 
 def _need(name: str, model, output: str) -> None:
@@ -316,6 +218,7 @@ def _chosen(values: np.ndarray, target: np.ndarray) -> np.ndarray:
 # Shapley values --------------------------------------------------------------------------------------------------
 
 
+@_explainer
 def kernel_shap(model, X, target, *, background=None, seed=0, output="probability", baseline=None,
                 samples: int | str = "auto", most: int = MOST_BACKGROUND) -> np.ndarray:  # fmt: skip
     """Shapley values of any model; exact up to 11 features, as all coalitions fit in the default 2 d + 2048 samples.
@@ -325,9 +228,7 @@ def kernel_shap(model, X, target, *, background=None, seed=0, output="probabilit
     import shap
 
     X, target = check(model, X, target)
-    rows = _background(background, X, most, seed) if baseline is None else np.asarray(baseline, float)[None]
-    if rows.ndim != 2 or rows.shape[1] != X.shape[1]:
-        raise ValueError("kernel shap takes one baseline (d,) for all rows, or a background")
+    rows = _rows(baseline, background, X, most, seed)
     explainer = shap.KernelExplainer(predictor(model, output), rows)
     found = []
     for x in X:
@@ -336,66 +237,31 @@ def kernel_shap(model, X, target, *, background=None, seed=0, output="probabilit
     return _chosen(np.stack(found), target)
 
 
+@_explainer
 def tree_shap(model, X, target, *, background=None, seed=0, output="probability", baseline=None,
               most: int = MOST_BACKGROUND) -> np.ndarray:  # fmt: skip
-    """Shapley values of tree ensembles for the background (interventional, never path-dependent).
+    """Shapley values of tree ensembles for the background (interventional, never path-dependent); see `trees`.
 
     Exact for forests, regressors and raw scores. For probabilities of boosted trees shap takes the values of the raw
     score and stretches them, for each background row, to sum to the difference in probability: complete, but not the
     Shapley values of the probability (off by up to 0.02 in our test). Raises ValueError where sums do not come out at
     the predictions.
     """
-    import shap
-
     X, target = check(model, X, target)
     _need("tree shap", model, output)
-    rows = _background(background, X, most, seed) if baseline is None else _baseline(baseline, None, X)[:1]
-    boosted = _is_boosted(model)
-    below = _just_below if boosted else (lambda x: x)
-    kind = "raw" if output == "logit" or not boosted or _is_regressor(model) else "probability"
-    explainer = shap.TreeExplainer(model, below(rows), feature_perturbation="interventional", model_output=kind)
-    found = np.asarray(explainer.shap_values(below(X), check_additivity=False))
-    predict = predictor(model, output)
-    if found.ndim == 2 and not _is_regressor(model):  # of class 1
+    rows = _rows(baseline, background, X, most, seed)
+    stretched = output == "probability" and trees.is_boosted(model) and not is_regressor(model)
+    found = trees.shapley(model, X, rows, probability=stretched)
+    if found.ndim == 2 and not is_regressor(model):  # of class 1
         found = np.stack([-found, found], -1)
     found = _chosen(found, target)
-    p = predict(X)
-    gap = np.abs(found.sum(1) - p[np.arange(len(X)), target] + predict(rows).mean(0)[target]).max()
-    if gap > 1e-3 * max(1.0, np.abs(p).max()):
-        raise ValueError(f"shap's values of these trees miss the prediction by {gap:.2g}: use kernel shap")
+    predict = predictor(model, output)
+    at, to = predict(X)[np.arange(len(X)), target], predict(rows).mean(0)[target]
+    additivity.check("tree shap", found, at, to, 1e-5, "use kernel shap")
     return found
 
 
-def _is_boosted(model) -> bool:
-    from sklearn import ensemble
-
-    return isinstance(
-        model,
-        (
-            ensemble.HistGradientBoostingClassifier, ensemble.HistGradientBoostingRegressor,
-            ensemble.GradientBoostingClassifier, ensemble.GradientBoostingRegressor,
-        ),
-    )  # fmt: skip
-
-
-def _is_forest(model) -> bool:
-    from sklearn import ensemble, tree
-
-    return isinstance(
-        model,
-        (
-            ensemble.RandomForestClassifier, ensemble.RandomForestRegressor, ensemble.ExtraTreesClassifier,
-            ensemble.ExtraTreesRegressor, tree.DecisionTreeClassifier, tree.DecisionTreeRegressor,
-        ),
-    )  # fmt: skip
-
-
-def _just_below(x: np.ndarray) -> np.ndarray:
-    """Two steps of single precision below x: stays on its side of thresholds that equal x or the value before it."""
-    x, least = np.asarray(x, np.float32), np.float32(-np.inf)
-    return np.nextafter(np.nextafter(x, least), least).astype(float)
-
-
+@_explainer
 def deep_shap(model, X, target, *, background=None, seed=0, output="probability", baseline=None,
               most: int = MOST_BACKGROUND) -> np.ndarray:  # fmt: skip
     """DeepLift averaged over background rows, by shap. Torch nets only."""
@@ -404,25 +270,71 @@ def deep_shap(model, X, target, *, background=None, seed=0, output="probability"
 
     X, target = check(model, X, target)
     _need("deep shap", model, output)
-    rows = _background(background, X, most, seed) if baseline is None else _baseline(baseline, None, X)[:1]
-    with _evaluating(model):
-        several = _net_output(model, X[:1], output).shape[-1] > 1
-        net = nn.Sequential(model, nn.Softmax(-1)).eval() if output == "probability" and several else model
-        explainer = shap.DeepExplainer(net, _tensor(rows, model))
-        found = explainer.shap_values(_tensor(X, model), check_additivity=False)
-    return _chosen(np.asarray(found, float), target)
+    _precise("deep shap", model)
+    rows = _rows(baseline, background, X, most, seed)
+    with evaluating(model), _no_hooks_left(model):
+        p = net_output(model, X, output)
+        net = model
+        if output == "probability" and p.shape[-1] > 1:
+            scaled = [] if sharper(model) == 1 else [_times(sharper(model), p.shape[-1], model)]
+            net = nn.Sequential(model, *scaled, nn.Softmax(-1)).eval()
+        explainer = shap.DeepExplainer(net, to_tensor(rows, model))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "unrecognized nn.Module")  # the sums are checked below
+            found = additivity.hooked(explainer.shap_values, to_tensor(X, model), check_additivity=False)
+        found = np.asarray(found, float)
+    found = _chosen(found if found.ndim > 2 or p.shape[-1] > 1 else found[..., None], target)
+    at, to = p[np.arange(len(X)), target], net_output(model, rows, output).mean(0)[target]
+    additivity.check("deep shap", found, at, to, SUMS, additivity.MODULES)
+    return found
 
 
+def _times(factor: float, K: int, net):
+    """The layer z -> factor z, for shap, which has rules for layers only."""
+    import torch
+    from torch import nn
+
+    layer = nn.Linear(K, K, bias=False).to(next(net.parameters(), torch.zeros(())))
+    with torch.no_grad():
+        layer.weight.copy_(factor * torch.eye(K))
+    return layer.requires_grad_(False)
+
+
+@contextmanager
+def _no_hooks_left(net):
+    """Hooks and notes that shap has put on modules are gone afterwards, also where it fails half way."""
+    before = [(m, dict(m._forward_hooks), dict(m._backward_hooks), set(vars(m))) for m in net.modules()]
+    try:
+        yield
+    finally:
+        for module, forward, backward, names in before:
+            for hooks, kept in ((module._forward_hooks, forward), (module._backward_hooks, backward)):
+                for key in set(hooks) - set(kept):
+                    del hooks[key]
+            for name in set(vars(module)) - names:
+                delattr(module, name)
+
+
+def _precise(name: str, net) -> None:
+    import torch
+
+    dtype = next(net.parameters(), torch.zeros(())).dtype
+    if dtype in (torch.float16, torch.bfloat16):
+        raise ValueError(f"{name} needs finer numbers than the net's {dtype}: pass net.float(), or use kernel shap")
+
+
+@_explainer
 def shap_values(model, X, target, *, background=None, seed=0, output="probability", baseline=None, **options):
     """Tree shap where it is exact (see there), else kernel shap."""
-    trees = able("tree shap", model, output) and (output == "logit" or _is_forest(model) or _is_regressor(model))
-    function = tree_shap if trees else kernel_shap
+    exact = able("tree shap", model, output) and (output == "logit" or trees.is_forest(model) or is_regressor(model))
+    function = tree_shap if exact else kernel_shap
     return function(model, X, target, background=background, seed=seed, output=output, baseline=baseline, **options)
 
 
 # LIME ------------------------------------------------------------------------------------------------------------
 
 
+@_explainer
 def lime(model, X, target, *, background=None, seed=0, output="probability", baseline=None, samples: int = 1000,
          discretize: bool = False) -> np.ndarray:  # fmt: skip
     """Slopes of a ridge regression fitted near x, times x - baseline (the mean): contributions, like the others'.
@@ -460,12 +372,25 @@ def _by_captum(name: str, model, X, target, output: str, attribute: Callable) ->
     X, target = check(model, X, target)
     _need(name, model, output)
     net, function = _differentiable(model, output)
-    tensor = lambda a: _tensor(a, net)
-    with _evaluating(net):
-        found = attribute(net, function, tensor(X).requires_grad_(), torch.from_numpy(target), tensor)
+    _precise(name, net)
+    tensor = lambda a: to_tensor(a, net)
+    with evaluating(net):
+        found = attribute(
+            net, function, tensor(X).requires_grad_(), torch.from_numpy(target).to(tensor(0).device), tensor
+        )
     return found.detach().double().cpu().numpy()
 
 
+def _adds_up(name, found, model, X, target, start, output, tolerance, remedy) -> None:
+    """Raise ValueError unless contributions sum to f(x) - f(baseline)."""
+    if tolerance == np.inf:
+        return
+    X, target = check(model, X, target)
+    predict, rows = predictor(model, output), np.arange(len(X))
+    additivity.check(name, found, predict(X)[rows, target], predict(start)[rows, target], tolerance, remedy)
+
+
+@_explainer
 def gradient(model, X, target, *, background=None, seed=0, output="probability", baseline=None) -> np.ndarray:
     """The slope in every feature: per unit of the feature, unlike contributions."""
     from captum.attr import Saliency
@@ -474,6 +399,7 @@ def gradient(model, X, target, *, background=None, seed=0, output="probability",
     return _by_captum("gradient", model, X, target, output, work)
 
 
+@_explainer
 def input_x_gradient(model, X, target, *, background=None, seed=0, output="probability", baseline=None) -> np.ndarray:
     """Slope times value, so relative to 0 whatever 0 means in the column."""
     from captum.attr import InputXGradient
@@ -482,8 +408,14 @@ def input_x_gradient(model, X, target, *, background=None, seed=0, output="proba
     return _by_captum("input x gradient", model, X, target, output, work)
 
 
+@_explainer
 def integrated_gradients(model, X, target, *, background=None, seed=0, output="probability", baseline=None,
-                         steps: int = 64) -> np.ndarray:  # fmt: skip
+                         steps: int = 64, tolerance: float = STEPS) -> np.ndarray:  # fmt: skip
+    """Gradients averaged over `steps` points between baseline and x (Gauss-Legendre), times x - baseline.
+
+    Raises ValueError where sums miss the change in the output by more than `tolerance` times the largest output; inf
+    does not ask, for models with steps, which have no gradient there.
+    """
     from captum.attr import IntegratedGradients
 
     start = _baseline(baseline, background, table(X))
@@ -494,9 +426,13 @@ def integrated_gradients(model, X, target, *, background=None, seed=0, output="p
             x, baselines=tensor(start), target=t, n_steps=steps, internal_batch_size=max(ROWS_AT_ONCE, len(x))
         )
 
-    return _by_captum("integrated gradients", model, X, target, output, work)
+    found = _by_captum("integrated gradients", model, X, target, output, work)
+    remedy = f"more than steps={steps} are needed, or the net has jumps, which gradients do not see (tolerance=)"
+    _adds_up("integrated gradients", found, model, X, target, start, output, tolerance, remedy)
+    return found
 
 
+@_explainer
 def smoothgrad(model, X, target, *, background=None, seed=0, output="probability", baseline=None, samples: int = 32,
                noise: float = 0.15) -> np.ndarray:  # fmt: skip
     """The slope averaged over inputs with normal noise of `noise` standard deviations of each feature."""
@@ -519,20 +455,22 @@ def smoothgrad(model, X, target, *, background=None, seed=0, output="probability
         return _by_captum("smoothgrad", model, X, target, output, work)
 
 
+@_explainer
 def deeplift(model, X, target, *, background=None, seed=0, output="probability", baseline=None) -> np.ndarray:
     """DeepLift, rescale rule: of logits by captum, and from there through the softmax along the straight line."""
     import torch
     from captum.attr import DeepLift
 
     start = _baseline(baseline, background, table(X))
-    through = _net(model)
+    through, allowed = _net(model), []
 
     def work(net, f, x, t, tensor):
         b = tensor(start)
         explainer = DeepLift(net)
+        allowed.append(additivity.deeplift_tolerance(net, x))
         warnings.filterwarnings("ignore", "Setting forward, backward hooks")
         if output == "logit" or net(x[:1]).shape[1] == 1:
-            return explainer.attribute(x, baselines=b, target=t)
+            return additivity.hooked(explainer.attribute, x, baselines=b, target=t)
         logits = torch.stack([explainer.attribute(x, baselines=b, target=k) for k in range(net(x[:1]).shape[1])], -1)
         sharper = through[1]
         with torch.no_grad():
@@ -546,12 +484,15 @@ def deeplift(model, X, target, *, background=None, seed=0, output="probability",
         return (logits * (sharper * mean)[:, None]).sum(-1)
 
     with warnings.catch_warnings():
-        return _by_captum("deeplift", model, X, target, output, work)
+        found = _by_captum("deeplift", model, X, target, output, work)
+    _adds_up("deeplift", found, model, X, target, start, output, allowed[0], additivity.MODULES)
+    return found
 
 
 # Others ----------------------------------------------------------------------------------------------------------
 
 
+@_explainer
 def occlusion(model, X, target, *, background=None, seed=0, output="probability", baseline=None) -> np.ndarray:
     """The drop when one feature alone is set to its baseline; captum's feature ablation, all features in one batch."""
     import torch
@@ -568,6 +509,7 @@ def occlusion(model, X, target, *, background=None, seed=0, output="probability"
     return found.numpy()
 
 
+@_explainer
 def relevance(model, X, target, *, background=None, seed=0, output="probability", baseline=None, **options):
     """`compendium.xai.relevance.relevance`: at least 0, of the raw score whatever `output` is."""
     from compendium.xai import relevance as rules
@@ -577,6 +519,7 @@ def relevance(model, X, target, *, background=None, seed=0, output="probability"
     return np.asarray(rules.relevance(model, X, target, **options), float)
 
 
+@_explainer
 def contrastive_relevance(model, X, target, *, background=None, seed=0, output="probability", baseline=None, **options):
     """`compendium.xai.relevance.contrastive`: signed, of the raw scores whatever `output` is."""
     from compendium.xai import relevance as rules
@@ -586,6 +529,7 @@ def contrastive_relevance(model, X, target, *, background=None, seed=0, output="
     return np.asarray(rules.contrastive(model, X, target, **options), float)
 
 
+@_explainer
 def random(model, X, target, *, background=None, seed=0, output="probability", baseline=None) -> np.ndarray:
     """Normal noise: what any explanation must beat."""
     X, _ = check(model, X, target)
@@ -617,14 +561,7 @@ def able(name: str, model, output: str = "probability") -> bool:
     if name not in EXPLAINERS:
         raise ValueError(f"unknown explainer {name!r}: choose one of {', '.join(EXPLAINERS)}")
     if name in _NET:
-        return _is_net(model)
+        return is_net(model)
     if name in _GRADIENT:
         return _net(model) is not None
-    if name != "tree shap":
-        return True
-    if _is_forest(model):
-        return output == "probability" or _is_regressor(model)
-    # shap knows probabilities of boosted trees for two classes only, and more raw scores only of the histogram kind.
-    classes = len(getattr(model, "classes_", [0, 1]))
-    several = output == "logit" and hasattr(model, "max_leaf_nodes") and type(model).__name__.startswith("Hist")
-    return _is_boosted(model) and (classes == 2 or several)
+    return trees.able(model, output) if name == "tree shap" else True

@@ -40,7 +40,12 @@ from scipy import stats as sps
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compendium.inputs import vector
+from compendium.xai import additivity, outputs
 from compendium.xai import relevance as backward
+from compendium.xai.additivity import STEPS
+from compendium.xai.image_inputs import adds_up, checked, images, logits, of_net, shares
+from compendium.xai.tables import flags
 
 # Images ----------------------------------------------------------------------------------------------------------
 
@@ -157,7 +162,10 @@ def cnn(
 
     Adam with a one-cycle rate; seconds on one core for a few thousand small images. Other arguments: see `untrained`.
     """
-    x, y = torch.tensor(np.asarray(x), dtype=torch.float32), torch.tensor(np.asarray(y), dtype=torch.long)
+    y = vector(y, "y")
+    if y.dtype.kind not in "biuf" or len(y) == 0 or (y != y.astype(int)).any() or y.min() != 0:
+        raise ValueError(f"labels must be class numbers that count from 0, got {np.unique(y)[:10]}")
+    x, y = torch.tensor(np.asarray(x), dtype=torch.float32), torch.tensor(y, dtype=torch.long)
     if x.ndim != 4 or len(x) != len(y) or x.shape[2] != x.shape[3]:
         raise ValueError(f"expected square images (n, channels, size, size) and n classes, got {tuple(x.shape)}")
     model = untrained(x.shape[1], x.shape[2], int(y.max()) + 1, seed=seed, width=width, pooled=pooled)
@@ -175,35 +183,13 @@ def cnn(
 
 
 def probabilities(model: nn.Module, x, batch: int = 1024) -> np.ndarray:
-    """(n, K) softmax of the model's logits."""
-    return _logits(model, torch.tensor(np.asarray(x), dtype=torch.float32), batch).softmax(1).numpy()
-
-
-def _logits(model, x: Tensor, batch: int = 1024) -> Tensor:
-    with torch.no_grad():
-        return torch.cat([model(part) for part in x.split(batch)])
+    """(n, K) probabilities of the classes: softmax of logits, or what a net that ends in softmax gives itself."""
+    x = torch.tensor(np.asarray(x), dtype=torch.float32)
+    model = outputs.resolved(model, x.numpy())
+    return shares(model, logits(model, x, batch)).numpy()
 
 
 # Explainers ------------------------------------------------------------------------------------------------------
-
-
-def _checked(model: nn.Module, X, target, background=None) -> tuple[Tensor, Tensor, Tensor]:
-    """(x (n, c, h, w), target (n,), the image that stands for absent (1, c, h, w))."""
-    x = torch.tensor(np.asarray(X), dtype=torch.float32)
-    if x.ndim != 4 or len(x) == 0:
-        raise ValueError(f"X must be images (n, channels, h, w), at least one, not {tuple(x.shape)}")
-    if not torch.isfinite(x).all():
-        raise ValueError("X holds missing or infinite values: fill them before explaining")
-    classes = _logits(model, x[:1]).shape[1]
-    target = torch.as_tensor(np.broadcast_to(np.asarray(target, int), (len(x),)).copy())
-    if target.min() < 0 or target.max() >= classes:
-        raise ValueError(f"target must be class numbers from 0 to {classes - 1}")
-    if background is None:
-        return x, target, torch.zeros_like(x[:1])
-    background = torch.as_tensor(np.asarray(background), dtype=torch.float32)
-    if background.shape[1:] != x.shape[1:]:
-        raise ValueError(f"background must be images {tuple(x.shape[1:])}, not {tuple(background.shape[1:])}")
-    return x, target, background.mean(0, keepdim=True)
 
 
 def _slope(model, x: Tensor, target: Tensor) -> Tensor:
@@ -212,56 +198,68 @@ def _slope(model, x: Tensor, target: Tensor) -> Tensor:
     return g
 
 
+@of_net
 def gradient(model, X, target, *, background=None, seed=0):
     """Slope of the target's logit."""
-    x, target, _ = _checked(model, X, target, background)
-    return _slope(model, x, target).double().numpy()
+    x, target, _ = checked(model, X, target, background)
+    return _slope(model, x, target).double().cpu().numpy()
 
 
+@of_net
 def input_x_gradient(model, X, target, *, background=None, seed=0):
     """(x - background) times the slope."""
-    x, target, absent = _checked(model, X, target, background)
-    return ((x - absent) * _slope(model, x, target)).double().numpy()
+    x, target, absent = checked(model, X, target, background)
+    return ((x - absent) * _slope(model, x, target)).double().cpu().numpy()
 
 
+@of_net
 def smoothgrad(model, X, target, *, background=None, seed=0, draws: int = 16, noise: float = 0.15):
     """Mean slope over copies with Gaussian noise of `noise` times the image's range."""
-    x, target, _ = _checked(model, X, target, background)
+    x, target, _ = checked(model, X, target, background)
     spread = noise * (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))
     g = torch.Generator().manual_seed(seed)
-    parts = [_slope(model, x + spread * torch.randn(x.shape, generator=g), target) for _ in range(draws)]
-    return torch.stack(parts).double().mean(0).numpy()
+    parts = [_slope(model, x + spread * torch.randn(x.shape, generator=g).to(x), target) for _ in range(draws)]
+    return torch.stack(parts).double().mean(0).cpu().numpy()
 
 
-def integrated_gradients(model, X, target, *, background=None, seed=0, steps: int = 24):
-    """captum's integrated gradients from the background."""
+@of_net
+def integrated_gradients(model, X, target, *, background=None, seed=0, steps: int = 24, tolerance: float = STEPS):
+    """captum's integrated gradients from the background. Raises ValueError where sums miss the change in the logit by
+    more than `tolerance` times the largest logit."""
     from captum.attr import IntegratedGradients
 
-    x, target, absent = _checked(model, X, target, background)
+    x, target, absent = checked(model, X, target, background)
     found = IntegratedGradients(model).attribute(
         x, absent.expand_as(x), target=target, n_steps=steps, internal_batch_size=1024
     )
-    return found.detach().double().numpy()
+    remedy = f"more than steps={steps} are needed"
+    return adds_up("integrated gradients", found, model, x, target, absent, tolerance, remedy)
 
 
+@of_net
 def deeplift(model, X, target, *, background=None, seed=0):
-    """captum's DeepLift (rescale rule) against the background."""
+    """captum's DeepLift (rescale rule) against the background. Its rule for max pooling makes sums miss the change in
+    the logit a little; ValueError where they miss it by more than `additivity` allows, or activations are hidden."""
     from captum.attr import DeepLift
 
-    x, target, absent = _checked(model, X, target, background)
+    x, target, absent = checked(model, X, target, background)
+    tolerance = additivity.deeplift_tolerance(model, x)
     with warnings.catch_warnings(action="ignore"):  # that hooks are set, and taken off again
-        found = DeepLift(model).attribute(x.requires_grad_(), absent.expand_as(x), target=target)
-    return found.detach().double().numpy()
+        found = additivity.hooked(DeepLift(model).attribute, x.requires_grad_(), absent.expand_as(x), target=target)
+    return adds_up("deeplift", found, model, x, target, absent, tolerance, additivity.MODULES)
 
 
+@of_net
 def guided_backprop(model, X, target, *, background=None, seed=0):
-    """captum's guided backpropagation."""
+    """captum's guided backpropagation. Raises ValueError for activations other than nn.ReLU modules called once, which
+    it would pass unguided."""
     from captum.attr import GuidedBackprop
 
-    x, target, _ = _checked(model, X, target, background)
+    x, target, _ = checked(model, X, target, background)
+    additivity.guidable(model, x)
     with warnings.catch_warnings(action="ignore"):  # that hooks are set, and taken off again
-        found = GuidedBackprop(model).attribute(x.requires_grad_(), target=target)
-    return found.detach().double().numpy()
+        found = additivity.hooked(GuidedBackprop(model).attribute, x.requires_grad_(), target=target)
+    return found.detach().double().cpu().numpy()
 
 
 def _last_convolution(model) -> nn.Module:
@@ -271,35 +269,38 @@ def _last_convolution(model) -> nn.Module:
     return found[-1]
 
 
+@of_net
 def grad_cam(model, X, target, *, background=None, seed=0, layer=None, relu: bool = True):
     """captum's Grad-CAM of the last convolution (or `layer`), upsampled to the image, in every channel the same."""
     from captum.attr import LayerAttribution, LayerGradCam
 
-    x, target, _ = _checked(model, X, target, background)
+    x, target, _ = checked(model, X, target, background)
     cam = LayerGradCam(model, layer or _last_convolution(model)).attribute(
         x.requires_grad_(), target=target, relu_attributions=relu
     )
     cam = LayerAttribution.interpolate(cam, tuple(x.shape[2:]), "bilinear")
-    return cam.detach().expand_as(x).double().numpy()
+    return cam.detach().expand_as(x).double().cpu().numpy()
 
 
+@of_net
 def guided_grad_cam(model, X, target, *, background=None, seed=0, layer=None):
     """Guided backpropagation times Grad-CAM."""
     kw = dict(background=background, seed=seed)
     return guided_backprop(model, X, target, **kw) * grad_cam(model, X, target, layer=layer, **kw)
 
 
+@of_net
 def occlusion(model, X, target, *, background=None, seed=0, window: int = 5, stride: int = 2):
     """captum's occlusion: mean loss of logit over the windows, set to the background, that cover a pixel."""
     from captum.attr import Occlusion
 
-    x, target, absent = _checked(model, X, target, background)
+    x, target, absent = checked(model, X, target, background)
     with torch.no_grad():
         found = Occlusion(model).attribute(
             x, (x.shape[1], window, window), (x.shape[1], stride, stride), absent, target=target,
             perturbations_per_eval=16,
         )  # fmt: skip
-    return found.double().numpy()
+    return found.double().cpu().numpy()
 
 
 def squares(h: int, w: int, grid: int) -> np.ndarray:
@@ -309,17 +310,18 @@ def squares(h: int, w: int, grid: int) -> np.ndarray:
 
 def _hidden(model, x: Tensor, target: Tensor, absent: Tensor, Z: np.ndarray, region: np.ndarray) -> np.ndarray:
     """(n, m) logit of the target when the squares with Z = 0 are absent; Z: (m, squares)."""
-    shown = torch.as_tensor(Z[:, region], dtype=torch.float32)[:, None]  # (m, 1, h, w)
-    each = [_logits(model, absent + shown * (row - absent))[:, t] for row, t in zip(x, target, strict=True)]
-    return torch.stack(each).double().numpy()
+    shown = torch.as_tensor(Z[:, region], dtype=torch.float32)[:, None].to(x)  # (m, 1, h, w)
+    each = [logits(model, absent + shown * (row - absent))[:, t] for row, t in zip(x, target, strict=True)]
+    return torch.stack(each).double().cpu().numpy()
 
 
+@of_net
 def lime(model, X, target, *, background=None, seed=0, grid: int = 7, samples: int = 200, width: float = 0.25):
     """Weights of a ridge regression of the logit on which squares are shown; near x counts more (Ribeiro et al. 2016).
 
     Squares are shown with probability one half; weight exp(-(cosine distance)^2 / width^2), as in the lime package.
     """
-    x, target, absent = _checked(model, X, target, background)
+    x, target, absent = checked(model, X, target, background)
     region = squares(*x.shape[2:], grid)
     Z = np.random.default_rng([seed, 1]).integers(0, 2, (samples, grid * grid)).astype(float)
     Z[0] = 1
@@ -332,13 +334,14 @@ def lime(model, X, target, *, background=None, seed=0, grid: int = 7, samples: i
     return np.repeat(solved[1:].T[:, region][:, None], x.shape[1], 1)  # (n, c, h, w)
 
 
+@of_net
 def kernel_shap(model, X, target, *, background=None, seed=0, grid: int = 7, samples: int = 200):
     """Shapley values of the squares by weighted least squares (Lundberg and Lee 2017); exact if all coalitions fit.
 
     Otherwise coalitions are drawn in proportion to the kernel, each with its complement. Their values sum to the logit
     at x minus that of the background.
     """
-    x, target, absent = _checked(model, X, target, background)
+    x, target, absent = checked(model, X, target, background)
     region, s = squares(*x.shape[2:], grid), grid * grid
     Z, weight = coalitions(s, samples, seed)
     ends = _hidden(model, x, target, absent, np.array([[0.0] * s, [1.0] * s]), region)
@@ -368,15 +371,17 @@ def coalitions(s: int, samples: int, seed: int = 0) -> tuple[np.ndarray, np.ndar
     return np.concatenate([half, 1 - half]), np.ones(2 * len(half))
 
 
+@of_net
 def relevance(model, X, target, *, background=None, seed=0):
     """Absolute-contribution relevance: never negative."""
-    x, target, _ = _checked(model, X, target, background)
+    x, target, _ = checked(model, X, target, background)
     return backward.relevance(model, x, target)
 
 
+@of_net
 def contrastive(model, X, target, *, background=None, seed=0):
     """Contrastive relevance: positive minus negative stream."""
-    x, target, _ = _checked(model, X, target, background)
+    x, target, _ = checked(model, X, target, background)
     return backward.contrastive(model, x, target)
 
 
@@ -440,7 +445,7 @@ def pixels(A, sign: str = "both") -> np.ndarray:
 
 
 def _paired(A, mask, sign: str) -> tuple[np.ndarray, np.ndarray]:
-    strength, mask = pixels(A, sign), np.asarray(mask, bool)
+    strength, mask = pixels(A, sign), flags(mask, "the mask")
     if mask.shape != strength.shape:
         raise ValueError(f"masks {mask.shape} do not fit maps {strength.shape}")
     area = mask.reshape(len(mask), -1).sum(1)
@@ -459,7 +464,7 @@ def auroc(A, mask, *, sign: str = "both", within=None) -> np.ndarray:
     if within is None:
         ranks = sps.rankdata(a, axis=1)
         return ((ranks * m).sum(1) / inside - (inside + 1) / 2) / (m.shape[1] - inside)
-    outside = np.asarray(within, bool).reshape(m.shape) & ~m
+    outside = flags(within, "within").reshape(m.shape) & ~m
     if not outside.any(1).all():
         raise ValueError("`within` needs pixels outside every mask")
     counted = np.where(m | outside, a, np.nan)
@@ -486,7 +491,7 @@ def apart(A, own, other) -> np.ndarray:
     lower, 0.5 if equal."""
     A = np.asarray(A, float)
     A = A.sum(1) if A.ndim == 4 else A
-    own, other = np.asarray(own, bool), np.asarray(other, bool)
+    own, other = flags(own, "own"), flags(other, "other")
     if own.shape != A.shape or other.shape != A.shape:
         raise ValueError(f"masks {own.shape}, {other.shape} do not fit maps {A.shape}")
     mean = lambda m: (A * m).sum((1, 2)) / m.sum((1, 2))
@@ -516,9 +521,10 @@ def curves(
     baseline: a kind of `absent`, or images as X. Equal pixels (a map with zeros) go in reading order. The area under
     the curve is its mean: low is good for deletion, high for insertion.
     """
-    x, target, _ = _checked(model, X, target)
+    model = outputs.resolved(model, images(X).numpy())
+    x, target, _ = checked(model, X, target)
     n, c, h, w = x.shape
-    gone = torch.as_tensor(absent(baseline, X) if isinstance(baseline, str) else np.asarray(baseline), dtype=x.dtype)
+    gone = torch.as_tensor(absent(baseline, X) if isinstance(baseline, str) else np.asarray(baseline)).to(x)
     if gone.shape != x.shape:
         raise ValueError(f"baseline must be images as X, {tuple(x.shape)}, not {tuple(gone.shape)}")
     strength = pixels(A, sign)
@@ -526,11 +532,11 @@ def curves(
         raise ValueError(f"maps {strength.shape} do not fit images {tuple(x.shape)}")
     place = (-strength.reshape(n, -1)).argsort(1, kind="stable").argsort(1).reshape(n, 1, h, w)
     taken = np.linspace(0, h * w, steps + 1).round()
-    touched = torch.as_tensor(place[:, None] < taken[:, None, None, None])  # (n, steps + 1, 1, h, w)
+    touched = torch.as_tensor(place[:, None] < taken[:, None, None, None]).to(x.device)  # (n, steps + 1, 1, h, w)
     inside, outside = (x, gone) if insert else (gone, x)
     made = torch.where(touched, inside[:, None], outside[:, None])
-    p = _logits(model, made.reshape(-1, c, h, w)).softmax(1).reshape(n, steps + 1, -1)
-    return p.gather(2, target[:, None, None].expand(-1, steps + 1, 1))[..., 0].double().numpy()
+    p = shares(model, logits(model, made.reshape(-1, c, h, w))).reshape(n, steps + 1, -1)
+    return p.gather(2, target[:, None, None].expand(-1, steps + 1, 1))[..., 0].double().cpu().numpy()
 
 
 # Randomisation ---------------------------------------------------------------------------------------------------
@@ -540,6 +546,9 @@ def randomised(model: nn.Module, *, seed: int = 0) -> Iterator[tuple[str, nn.Mod
     """Copies of the model with ever more layers drawn anew, from the output down: (name of the last one, copy)."""
     made = deepcopy(model)
     drawn = [(name, module) for name, module in made.named_modules() if hasattr(module, "reset_parameters")]
+    reached = {id(weight) for _, module in drawn for weight in module.parameters(recurse=False)}
+    if left := [name for name, weight in made.named_parameters() if id(weight) not in reached]:
+        raise ValueError(f"{left[0]} belongs to a module without reset_parameters(), and would stay as it was trained")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         state = torch.random.get_rng_state()

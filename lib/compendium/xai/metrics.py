@@ -41,7 +41,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau, rankdata
 
-from compendium.xai.explain import table, targets
+from compendium import inputs
+from compendium.xai import tables
+from compendium.xai.outputs import Stated
+from compendium.xai.tables import table, targets
 
 AT_ONCE = 4_000_000  # numbers in one batch of masked inputs
 FRACTIONS = (0.01, 0.05, 0.1, 0.2, 0.5)
@@ -81,6 +84,7 @@ class Conditional:
 def baselines(kind: str, background, X, seed: int = 0, draws: int = 20):
     """What removed features become: "zero" or "mean" (d,); "marginal" (draws, n, d), rows of the background, over which
     predictions are averaged; "conditional" a `Conditional`. Every metric takes each of them."""
+    tables.same(background, tables.named(X), "of X", "background")
     rows, X = table(background, "background"), table(X)
     if rows.shape[1] != X.shape[1]:
         raise ValueError(f"the background has {rows.shape[1]} features and X {X.shape[1]}")
@@ -100,17 +104,24 @@ def baselines(kind: str, background, X, seed: int = 0, draws: int = 20):
 
 
 def checked(predict, X, A, target, baseline):
-    """`(X, A, target (n,), baseline)` with shapes that fit. Raises ValueError that says what does not."""
-    X, A = table(X), np.asarray(A, float)
+    """`(X, A, target (n,), baseline)` with shapes that fit. Raises ValueError that says what does not.
+
+    Frames of attributions, and a baseline that is a frame or a series, must have the columns of X in its order.
+    """
+    A = tables.beside(A, X, "attributions")
+    if not isinstance(baseline, Conditional):
+        baseline = tables.beside(baseline, X, "the baseline")
+    target, X = tables.numbered(target, None, X), table(X)
     if A.shape != X.shape:
         raise ValueError(
             f"attributions have shape {A.shape} and X {X.shape}: give each feature of each row a number, in X's order"
         )
     if not np.isfinite(A).all():
         raise ValueError("attributions contain missing or infinite values")
-    target = targets(target, len(X), np.shape(predict(X[:1]))[1])
+    if np.ndim(first := predict(X[:1])) != 2:
+        raise ValueError("predict must give (rows, outputs): use explain.predictor(model)")
+    target = targets(target, len(X), np.shape(first)[1])
     if not isinstance(baseline, Conditional):
-        baseline = np.asarray(baseline, float)
         fits = baseline.shape in {X.shape, X.shape[1:]} or (baseline.ndim == 3 and baseline.shape[1:] == X.shape)
         if not fits or not np.isfinite(baseline).all():
             raise ValueError(
@@ -239,6 +250,7 @@ def infidelity(predict, X, A, target, baseline, *, seed=0, samples: int = 200, k
                noise: float = 0.1, scale=None):  # fmt: skip
     """kind: "removal": S holds each feature with chance 1/2, and a is a contribution; "noise": inputs move by normal
     noise of `noise` times `scale` (d,), by default X's standard deviations, and a is a slope."""
+    scale = None if scale is None else tables.beside(scale, X, "scale")
     X, A, target, baseline = checked(predict, X, A, target, baseline)
     rng, d = np.random.default_rng(seed), X.shape[1]
     if kind == "removal":
@@ -297,6 +309,7 @@ def distances(predict, X, A, target, baseline, *, explain, seed=0, radius: float
     explain: X (n, d) -> (n, d), for the same rows, classes and seed as A. Each feature moves by up to `radius` times
     `scale` (d,), by default X's standard deviations. The noise depends on `seed` alone: all explainers see the same.
     """
+    scale = None if scale is None else tables.beside(scale, X, "scale")
     X, A, target, baseline = checked(predict, X, A, target, baseline)
     rng, size = np.random.default_rng(seed), radius * _scale(X, scale)
     found = []
@@ -388,20 +401,22 @@ def mprt(model, X, target, explain, *, mode: str = "cascading", seed: int = 0, *
 
     if mode not in ("cascading", "independent"):
         raise ValueError(f"unknown mode {mode!r}: choose cascading or independent")
-    if not isinstance(model, torch.nn.Module):
+    as_stated = (lambda net: Stated(net, model.kind)) if isinstance(model, Stated) else (lambda net: net)
+    net = model.model if isinstance(model, Stated) else model
+    if not isinstance(net, torch.nn.Module):
         raise ValueError("only torch nets have layers to randomise")
     before = rankdata(np.abs(explain(model, X, target, seed=seed, **options)), axis=1)
-    names = [name for name, m in model.named_modules() if any(True for _ in m.parameters(recurse=False))]
-    generator, found, changed = torch.Generator().manual_seed(seed), {}, deepcopy(model)
+    names = [name for name, m in net.named_modules() if any(True for _ in m.parameters(recurse=False))]
+    generator, found, changed = torch.Generator().manual_seed(seed), {}, deepcopy(net)
     for name in reversed(names):
         if mode == "independent":
-            changed = deepcopy(model)
+            changed = deepcopy(net)
         with torch.no_grad():
             for weight in changed.get_submodule(name).parameters(recurse=False):
                 spread = weight.std() if weight.numel() > 1 else weight.abs().mean()
                 drawn = torch.randn(weight.shape, generator=generator).to(weight)
                 weight.copy_(weight.mean() + spread * drawn)
-        after = rankdata(np.abs(explain(changed, X, target, seed=seed, **options)), axis=1)
+        after = rankdata(np.abs(explain(as_stated(changed), X, target, seed=seed, **options)), axis=1)
         found[name] = _correlation(before, after)
     return pd.DataFrame(found)
 
@@ -426,5 +441,6 @@ def kendall_w(ranks) -> float:
 
 
 def agreement(scores_a, scores_b) -> float:
-    """Kendall's tau-b of two lists of scores, -1 to 1; nan if one of them is constant."""
+    """Kendall's tau-b of two lists of scores, -1 to 1; nan if one of them is constant. Series must be indexed alike."""
+    inputs.same_rows(scores_a=scores_a, scores_b=scores_b)
     return float(kendalltau(scores_a, scores_b).statistic)

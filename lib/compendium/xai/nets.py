@@ -11,6 +11,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from compendium import finite
+from compendium.inputs import same_rows, vector
+from compendium.xai.tables import numbers
+
 
 def mlp(
     x, y, *, hidden=(64, 64), seed: int = 0, epochs: int = 60, batch: int = 128, rate: float = 3e-3,
@@ -18,13 +22,18 @@ def mlp(
 ) -> nn.Sequential:  # fmt: skip
     """A classifier trained by AdamW with a cosine schedule: (n, d) -> logits (n, K), in eval mode, weights frozen.
 
-    x: (n, d) without missing values; y: (n,) classes 0 .. K-1.
+    x: (n, d) without missing values; y: (n,) classes 0 .. K-1. Raises `finite.Diverged` when the loss or a weight is no
+    longer finite.
     """
-    x, y = np.asarray(x, np.float32), np.asarray(y)
+    if len(x) == len(y):
+        same_rows(x=x, y=y)
+    x, y = numbers(x, "x").astype(np.float32), vector(y, "y")
     if x.ndim != 2 or len(x) != len(y) or not np.isfinite(x).all():
         raise ValueError(f"expected a table without missing values and as many labels, got {x.shape} and {y.shape}")
-    if not np.array_equal(np.unique(y), np.arange(int(y.max()) + 1)):
+    if y.dtype.kind not in "biuf" or not np.array_equal(np.unique(y), np.arange(int(y.max()) + 1)):
         raise ValueError(f"labels must be class numbers 0 .. K-1 that all occur, got {np.unique(y)[:10]}")
+    if epochs < 1 or batch < 1:
+        raise ValueError(f"epochs ({epochs}) and batch ({batch}) must be at least 1: nothing would be learned")
     mean, scale = x.mean(0), x.std(0)
     scale[scale == 0] = 1.0
     inputs, classes = torch.from_numpy((x - mean) / scale), torch.from_numpy(y.astype(np.int64))
@@ -37,16 +46,21 @@ def mlp(
         net = nn.Sequential(*layers[:-1])
         optimiser = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=weight_decay)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
+        step = 0
         for _ in range(epochs):
             for rows in torch.randperm(len(inputs)).split(batch):
+                step += 1
                 optimiser.zero_grad(set_to_none=True)
-                F.cross_entropy(net(inputs[rows]), classes[rows]).backward()
+                loss = F.cross_entropy(net(inputs[rows]), classes[rows])
+                finite.check("the loss", loss, step=step, lower=f"rate ({rate:g})")
+                loss.backward()
                 optimiser.step()
             schedule.step()
     with torch.no_grad():  # W (x - mean) / scale + b = (W / scale) x + (b - (W / scale) mean)
         first = net[0]
         first.weight /= torch.from_numpy(scale)
         first.bias -= first.weight @ torch.from_numpy(mean)
+    finite.check("a weight", net.parameters(), step=step, lower=f"rate ({rate:g})")
     return net.eval().requires_grad_(False)
 
 

@@ -283,8 +283,11 @@ class Subject:
 
 
 def opened(model: nn.Module) -> Subject:
-    """A Subject from a ReLU nn.Sequential or a Llama of transformers."""
-    if isinstance(model, nn.Sequential):
+    """A Subject from an nn.Sequential of nn.Linear and nn.ReLU in turn, or a Llama of transformers."""
+    if type(model).forward is nn.Sequential.forward:
+        for k, layer in enumerate(model):  # the reader of an activation must be the linear layer behind it
+            if not isinstance(layer, nn.ReLU if k % 2 else nn.Linear):
+                raise ValueError(f"cannot open layer {k}, {type(layer).__name__}: nn.Linear and nn.ReLU in turn only")
         readers = [b for a, b in pairwise(model) if isinstance(a, nn.ReLU)]
         return Subject(model, tuple(readers), lambda x: x, model)
     if type(model).__name__ == "LlamaForCausalLM":

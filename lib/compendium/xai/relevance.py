@@ -39,6 +39,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compendium.xai.tables import numbers, targets
+
 # The range of t = sum of contributions + bias in which an activation responds (their values).
 RANGES = {nn.ReLU: (0.0, np.inf), nn.Tanh: (-2.0, 2.0), nn.Sigmoid: (-4.0, 4.0)}
 SILENT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Identity)  # do nothing in evaluation
@@ -202,7 +204,7 @@ def _range(after: list[nn.Module]) -> tuple[float, float]:
 def _record(model: nn.Module, X, target) -> tuple[list[nn.Module], list[Tensor], Tensor]:
     """(layers in float64, what goes into each and out of the last, (n,) targets)."""
     layers = unrolled(model)
-    x = torch.as_tensor(np.asarray(X.detach().cpu() if isinstance(X, Tensor) else X, np.float64))
+    x = torch.as_tensor(numbers(X))
     if x.ndim < 2 or len(x) == 0:
         raise ValueError(f"X must be (n, d) or (n, channels, h, w) with at least one row, not {tuple(x.shape)}")
     if not torch.isfinite(x).all():
@@ -213,11 +215,13 @@ def _record(model: nn.Module, X, target) -> tuple[list[nn.Module], list[Tensor],
             inputs.append(layer(inputs[-1]))
     if inputs[-1].ndim != 2:
         raise ValueError(f"the model must give logits (n, classes), not {tuple(inputs[-1].shape)}")
-    target = torch.as_tensor(np.broadcast_to(np.asarray(target, int), (len(x),)).copy())
-    classes = inputs[-1].shape[1]
-    if target.min() < 0 or target.max() >= classes:
-        raise ValueError(f"target must be class numbers from 0 to {classes - 1}")
-    return layers, inputs, target
+    with torch.no_grad():
+        whole = deepcopy(model).double().cpu().eval()(x)
+    if whole.shape != inputs[-1].shape or not torch.allclose(whole, inputs[-1], rtol=1e-6, atol=1e-9):
+        raise ValueError(
+            "the model does more than its layers one after the other (a forward of its own): no rule for that"
+        )
+    return layers, inputs, torch.as_tensor(targets(target, len(x), inputs[-1].shape[1]))
 
 
 def unrolled(model: nn.Module) -> list[nn.Module]:

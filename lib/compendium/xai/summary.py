@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from compendium import stats
-from compendium.xai import explain
+from compendium.xai import explain, outputs, predictions, tables
 from compendium.xai import metrics as scoring
 
 DEFAULT = (
@@ -37,9 +37,11 @@ class Explained:
     attributions: dict[str, np.ndarray]  # (rows, features) by explainer
     values: dict[tuple[str, str], np.ndarray]  # (rows,) by explainer and metric
     target: np.ndarray  # (rows,) class explained
-    accuracy: float  # of the model on X, if y was given
+    accuracy: float  # of a classifier on X, if y was given
     baseline: str
     failed: dict[str, str] = field(default_factory=dict)  # why explainers were left out
+    score: float = np.nan  # of the model on X, if y was given
+    score_name: str = "Accuracy"  # or "R2" of regressors
 
     def table(self, column: str = "mean") -> pd.DataFrame:
         """Explainers x metrics."""
@@ -78,8 +80,8 @@ class Explained:
     def to_markdown(self) -> str:
         mean, low, high, ranks = self.table(), self.table("low"), self.table("high"), self.ranks()
         lines = [f"{len(self.target)} rows; removed features become: {self.baseline}."]
-        if np.isfinite(self.accuracy):
-            lines[0] += f" Accuracy of the model: {self.accuracy:.3f}."
+        if np.isfinite(self.score):
+            lines[0] += f" {self.score_name} of the model: {self.score:.3f}."
         lines += ["", f"| explainer | {' | '.join(mean)} |", "|" + "---|" * (mean.shape[1] + 1)]
         for name in mean.index:
             cells = []
@@ -100,22 +102,35 @@ class Explained:
 
 def report(
     model, X, *, y=None, background=None, target=None, explainers=None, metrics=None, baseline: str = "mean",
-    output: str = "probability", seed: int = 0, draws: int = 4,
+    output: str = "probability", seed: int = 0, draws: int = 4, kind: str | None = None,
 ) -> Explained:  # fmt: skip
     """Explain the rows of X by every explainer that can, and score each by every metric.
 
-    model: scikit-learn classifier or regressor, torch net with logits, or a function X -> (n, K). y: labels, class
-    numbers, for the accuracy only. background: rows to compare with, best the training rows; None: X itself. target:
-    class to explain, one or one a row; None: the one predicted. explainers: names, or a dict of names and functions of
-    the same signature; metrics: names. baseline: "zero", "mean", "marginal" or "conditional". draws: nearby inputs for
-    sensitivity; each costs as much as explaining X. Explainers that were not asked for by name and fail on the model
-    are left out, with a warning.
+    model: scikit-learn classifier or regressor, torch net, or a function of X. kind: what a net's or a function's
+    outputs are: "logits", "probabilities", "log-probabilities", "value" (one column: "logit", "probability"); None:
+    inferred where that is certain (see `outputs`). y: labels as the model was fitted with, class numbers for nets and
+    functions, or a regressor's values: for the score only, accuracy or R2. background: rows to compare with, best the
+    training rows; None: X itself. target: class to explain, one or one a row, as a class number or as the text of a
+    label; None: the one predicted. explainers: names, or a dict of names and functions of the same signature; metrics:
+    names. baseline: "zero", "mean", "marginal" or "conditional". draws: nearby inputs for sensitivity; each costs as
+    much as explaining X. Explainers that were not asked for by name and fail on the model are left out, with a warning.
+
+    Raises ValueError for frames with other columns than the model's or each other's, for labels the model does not
+    know, and for models whose outputs could mean several things.
     """
     from tqdm import tqdm
 
-    X_, background_ = explain.table(X), explain._background(background, explain.table(X))
+    tables.agreed(model, X, background)
+    given, target = X, tables.numbered(target, model, X) if target is not None else None
+    X_ = explain.table(X)
+    background_ = explain._background(background, X_)
+    model = outputs.stated(model, kind) if kind is not None else model
+    model = outputs.resolved(model, X_, background_, y=y, strict=True)
     predict = explain.predictor(model, output)
-    X_, target_ = explain.check(model, X_, explain.predicted(model, X_) if target is None else target)
+    predictions.same_predictions(model, given, X_)
+    p = explain.predictor(model)(X_)
+    named, quality = ("Accuracy", np.nan) if y is None else tables.score(p, y, given, model)
+    X_, target_ = explain.check(model, X_, p.argmax(1) if target is None else target)
     chosen = _functions(explainers, model, output)
     names = tuple(scoring.METRICS) if metrics is None else tuple(metrics)
     if unknown := set(names) - set(scoring.METRICS):
@@ -144,8 +159,9 @@ def report(
             values[name, metric] = (
                 scoring.METRICS[metric](predict, X_, A, target_, filled, seed=seed) if score is None else score
             )
-    accuracy = np.nan if y is None else float((explain.predicted(model, X_) == np.asarray(y)).mean())
-    return Explained(_summarised(values, seed), attributions, values, target_, accuracy, baseline, failed)
+    accuracy = quality if named == "Accuracy" else np.nan
+    scores = _summarised(values, seed)
+    return Explained(scores, attributions, values, target_, accuracy, baseline, failed, quality, named)
 
 
 def _functions(explainers, model, output: str) -> dict[str, Callable]:

@@ -27,7 +27,7 @@ import torch
 from scipy import stats as sps
 from torch import nn
 
-from compendium.xai import nets
+from compendium.xai import nets, tables
 from compendium.xai.metrics import BETTER, METRICS, TRUTHFUL
 
 # Hiding a column -------------------------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def scaffold(
     rows, in equal numbers, is what the detector learns from. blind: the control, a detector taught with shuffled rows.
     """
     rng = np.random.default_rng(seed)
-    x = np.asarray(x, float)
+    x = tables.table(x, "x")
     biased = one_column(hidden, x)
     some = x[rng.permutation(len(x))[:teach]]
     asked = [queries(explain, biased, some, _decisions(biased, some), x) for explain in explainers.values()]
@@ -172,6 +172,8 @@ def attack(
     """
     from sklearn.metrics import roc_auc_score
 
+    tables.same(x_new, tables.named(x), "of x", "x_new")
+    x, x_new = tables.table(x, "x"), tables.table(x_new, "x_new")
     models = {"biased": one_column(hidden, x).eval()}
     models["scaffold"] = scaffold(x, hidden, shown, explainers, seed=seed, **options)
     models["blind scaffold"] = scaffold(x, hidden, shown, explainers, seed=seed, blind=True, **options)
@@ -336,8 +338,9 @@ def fabricate(metric: Callable, predict, X, target, baseline, relevant, *, bette
     relevant: (d,) or (n, d) bool, what must not be found: it gets 0 and everything else more, so that AUROC and
     pointing game are 0. Each row climbs by itself, from the best of: all others equal, one of them, random sizes.
     """
-    X = np.asarray(X, float)
-    relevant = np.broadcast_to(np.asarray(relevant, bool), X.shape)
+    tables.same(relevant, tables.named(X), "of X", "relevant")
+    X = tables.table(X)
+    relevant = np.broadcast_to(tables.flags(relevant, "relevant"), X.shape)
     if relevant.all(1).any() or not relevant.any(1).all():
         raise ValueError("a wrong explanation needs at least one column that matters and one that does not in each row")
     rng = np.random.default_rng(seed)

@@ -27,6 +27,8 @@ import numpy as np
 from scipy.special import expit
 from scipy.stats import rankdata
 
+from compendium.xai import tables
+
 
 class Table(NamedTuple):
     x: np.ndarray  # (n, d), every column with mean 0 and variance 1 in the population
@@ -123,7 +125,8 @@ TABLES: dict[str, Callable[..., Table]] = {
 
 
 def _aligned(A, relevant) -> tuple[np.ndarray, np.ndarray]:
-    A, relevant = np.asarray(A, float), np.asarray(relevant, bool)
+    tables.same(relevant, tables.named(A), "of the attributions", "relevant")
+    A, relevant = tables.numbers(A, "attributions"), tables.flags(relevant, "relevant")
     if A.ndim != 2 or relevant.shape not in {A.shape, A.shape[1:]}:
         raise ValueError(
             f"expected attributions (n, d) and their relevance (d,) or (n, d): {A.shape}, {relevant.shape}"
