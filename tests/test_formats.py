@@ -1,10 +1,14 @@
 """Round trips through every format, against the reference kernels and slow re-derivations."""
 
 import bitsandbytes as bnb
+import peft
 import pytest
 import torch
+import transformers
 
-from compendium import formats, models, nf4
+from compendium import edits, facts, formats, models, nf4
+from compendium.attribution import steering
+from compendium.unlearning import mansu, retain, updates
 
 
 def random_weight(rows=64, columns=128, seed=0):
@@ -107,3 +111,140 @@ def test_a_bad_layer_is_named_and_the_model_restored(tiny):
 def test_bad_requests_are_refused(weight, fmt, message):
     with pytest.raises(ValueError, match=message):
         formats.roundtrip(weight, fmt)
+
+
+SIZES = dict(vocab_size=97, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4)
+
+
+def made(config):
+    torch.manual_seed(0)
+    return transformers.AutoModelForCausalLM.from_config(config).eval()
+
+
+def mixed():
+    """A Llama with one of GPT-2's Conv1D among its linear layers."""
+    model = made(transformers.LlamaConfig(intermediate_size=128, **SIZES))
+    model.model.layers[1].mlp.up_proj = transformers.pytorch_utils.Conv1D(128, 64)
+    return model
+
+
+def adapted():
+    model = made(transformers.LlamaConfig(intermediate_size=128, **SIZES))
+    return peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q_proj"]))
+
+
+def shared():
+    model = made(transformers.LlamaConfig(intermediate_size=128, **SIZES))
+    first, second = model.model.layers
+    second.mlp.up_proj.weight = first.mlp.up_proj.weight
+    return model
+
+
+def stored(layer):
+    model = made(transformers.LlamaConfig(intermediate_size=128, **SIZES))
+    model.model.layers[0].mlp.up_proj = layer
+    return model
+
+
+INCOMPLETE = {
+    "GPT-2": (lambda: made(transformers.GPT2Config(vocab_size=97, n_embd=64, n_layer=2, n_head=4)), "a Conv1D"),
+    "Mixtral": (lambda: made(transformers.MixtralConfig(intermediate_size=128, num_local_experts=4, **SIZES)), "Experts"),
+    "Qwen2-MoE": (
+        lambda: made(transformers.Qwen2MoeConfig(intermediate_size=128, moe_intermediate_size=64, num_experts=4,
+                                                 shared_expert_intermediate_size=64, **SIZES)),
+        "Experts",
+    ),
+    "some Conv1D": (mixed, "up_proj.weight belongs to a Conv1D"),
+    "adapters": (adapted, r"call merge_and_unload\(\) first"),
+    "shared weight": (shared, "share one weight"),
+    "4-bit layer": (lambda: stored(bnb.nn.Linear4bit(64, 128, quant_type="nf4").to("cpu")), "without quantization_config"),
+    "8-bit layer": (lambda: stored(bnb.nn.Linear8bitLt(64, 128, has_fp16_weights=False)), "without quantization_config"),
+    "float8 layer": (lambda: stored(torch.nn.Linear(64, 128).to(torch.float8_e4m3fn)), "without quantization_config"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", INCOMPLETE)
+def test_a_model_that_is_not_all_linear_layers_is_refused_everywhere(name):
+    build, message = INCOMPLETE[name]
+    model = build()
+    before = {key: value.clone() for key, value in model.state_dict().items() if torch.is_tensor(value)}
+    row = facts.Row((1, 2, 3), ((4,),))
+    for use in (
+        lambda: models.linear_layers(model),
+        lambda: formats.quantised(model, "nf4").__enter__(),
+        lambda: edits.everywhere(model),
+        lambda: edits.lora(model, None, rank=2, steps=1, learning_rate=1e-3),
+        lambda: retain.diagonal(model, [row]),
+        lambda: retain.second_moments(model, [row]),
+        lambda: updates.snapshot(model),
+        lambda: mansu.gradient(model, [row]),
+    ):
+        with pytest.raises(ValueError, match=message) as error:
+            use()
+        assert "\n" not in str(error.value)
+    after = model.state_dict()
+    assert all(torch.equal(after[key].view(torch.uint8), value.view(torch.uint8)) for key, value in before.items())
+
+
+@pytest.mark.parametrize("fmt", formats.FORMATS)
+@pytest.mark.parametrize(
+    "config",
+    [
+        lambda: transformers.LlamaConfig(intermediate_size=128, **SIZES),
+        lambda: transformers.Qwen2Config(intermediate_size=128, tie_word_embeddings=True, **SIZES),
+        lambda: transformers.GPTNeoXConfig(intermediate_size=128, **{k: v for k, v in SIZES.items() if "key" not in k}),
+        lambda: transformers.OPTConfig(vocab_size=97, hidden_size=64, ffn_dim=128, num_hidden_layers=2,
+                                       num_attention_heads=4, word_embed_proj_dim=64),
+    ],
+)  # fmt: skip
+def test_every_weight_matrix_but_embeddings_and_head_is_stored(config, fmt):
+    model = made(config())
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    with formats.quantised(model, fmt):
+        for name, parameter in model.named_parameters():
+            same = "embed" in name or "lm_head" in name or parameter.ndim < 2
+            assert torch.equal(parameter, before[name]) == same, name
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+def test_weights_beyond_a_format_are_refused_not_made_nan():
+    large = random_weight() * 1e10
+    for fmt in ("q4_0", "q4_1", "q8_0"):
+        with pytest.raises(ValueError, match=f"{fmt} cannot hold weights as large as"):
+            formats.roundtrip(large, fmt)
+    for weight in (torch.ones(2, 64, dtype=torch.int8), torch.ones(2, 64).to(torch.float8_e4m3fn)):
+        for fmt in formats.FORMATS:
+            with pytest.raises(ValueError, match="dequantise the model first"):
+                formats.roundtrip(weight, fmt)
+
+
+def test_edits_reach_what_they_name_or_say_so(tiny):
+    name = "model.layers.0.mlp.up_proj.weight"
+    weight = dict(tiny.named_parameters())[name]
+    mask, row = torch.ones_like(weight, dtype=torch.bool), facts.Row((1, 2, 3), ((4,),))
+    loss = lambda step: -facts.log_probs(tiny, [row])[0].sum()
+    train = lambda masks, loss=loss: edits.train(tiny, loss, masks, steps=1, learning_rate=1e-3)
+    wrong = {
+        "has shape": lambda: train({name: mask[:1]}),
+        "must be bool": lambda: train({name: mask.float()}),
+        "has no weight 'nowhere'": lambda: train({"nowhere": mask}),
+        "the mask is empty": lambda: train({name: ~mask}),
+        "does not depend on": lambda: train({name: mask}, lambda step: tiny.lm_head.weight.requires_grad_(True).sum()),
+        "in this model, not": lambda: edits.applied(tiny, {name: torch.zeros(128, 1)}).__enter__(),
+        "have shapes": lambda: edits.combine([{name: weight.detach()}, {name: torch.zeros(128, 1)}]),
+    }
+    for message, use in wrong.items():
+        with pytest.raises(ValueError, match=message):
+            use()
+    assert (train({name: mask})[name] != 0).any()
+
+
+@pytest.mark.parametrize("layers", [[], [1], [-1], [7]])
+def test_steering_no_layer_or_one_that_is_not_there_is_refused(tiny, layers):
+    with (
+        pytest.raises(ValueError, match="name at least one, from 0 to 0"),
+        steering.steered(tiny, torch.ones(1, 64), layers, 1.0),
+    ):
+        pass
+    with pytest.raises(ValueError, match="does not fit"), steering.steered(tiny, torch.ones(3, 64), [0], 1.0):
+        pass

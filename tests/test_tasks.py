@@ -133,7 +133,7 @@ def test_both_kinds_of_spans_are_found_in_solutions():
         ("it is 7 or 8.", None, 8),
         ("#### none", None, None),
         ("", None, None),
-        ("#### 1,2,3", 1, 1),
+        ("#### 1,2,3", None, None),
         ("#### .5", 0.5, 0.5),
     ],
 )

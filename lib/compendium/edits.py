@@ -18,20 +18,25 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from compendium import models
+from compendium import finite, models
 
 Delta = dict[str, Tensor]  # change of each moved parameter, by name
 Loss = Callable[[int], Tensor]  # step number -> scalar
 
 
 def batches(rows: list, size: int, steps: int, rng) -> list[list]:
-    """`steps` batches; every row is drawn once before any is drawn twice."""
+    """`steps` batches of `size` rows; every row is drawn once before any is drawn twice. Raises ValueError without rows
+    or for a size or number of steps below 1."""
+    if not rows:
+        raise ValueError("there are no rows to train on: the set of facts, prompts or texts is empty")
+    if size < 1 or steps < 1:
+        raise ValueError(f"a batch needs at least one row, and training at least one step; got {size} and {steps}")
     order = np.concatenate([rng.permutation(len(rows)) for _ in range(-(-size * steps // len(rows)))])
     return [[rows[i] for i in order[s * size : (s + 1) * size]] for s in range(steps)]
 
 
 def everywhere(model) -> dict[str, Tensor]:
-    """The mask of all weights of the linear layers, what 4-bit loaders quantise."""
+    """The mask of all weights of the linear layers, what 4-bit loaders quantise. Raises as `models.linear_layers`."""
     return {
         f"{name}.weight": torch.ones_like(layer.weight, dtype=torch.bool)
         for name, layer in models.linear_layers(model).items()
@@ -47,11 +52,14 @@ def train(
     Only entries inside a mask are parameters of the optimiser: it holds the masked values as one vector per weight.
     No weight decay; gradient norm clipped at 1; betas 0.9, 0.95 because runs are short. project(name, change) ->
     change, if given, is applied to the whole change of each weight after every step, and the mask after it.
-    Raises ValueError for a name that the model has not or an empty mask, RuntimeError when the loss is not finite.
+    Raises ValueError for a name that the model has not, a mask of another shape or an empty one, and weights that the
+    loss does not depend on; `finite.Diverged` when the loss, a gradient
+    or a weight is no longer finite.
     """
-    parameters = dict(model.named_parameters())
-    if missing := sorted(set(masks) - set(parameters)):
-        raise ValueError(f"the model has no weight {missing[0]!r}")
+    parameters = _fitting(model, masks)
+    for name, mask in masks.items():
+        if mask.dtype != torch.bool:
+            raise ValueError(f"the mask of {name} must be bool, got {mask.dtype}: say mask != 0")
     if not any(mask.any() for mask in masks.values()):
         raise ValueError("the mask is empty: there is nothing to train")
     model.requires_grad_(False)
@@ -61,6 +69,8 @@ def train(
 
     def gather():
         for name, values in free.items():
+            if parameters[name].grad is None:
+                raise ValueError(f"the loss does not depend on {name}: leave it out of the masks")
             values.grad = parameters[name].grad.flatten()[where[name]]
             parameters[name].grad = None
 
@@ -97,6 +107,9 @@ def lora(model, loss_of: Loss, *, rank: int, steps: int, learning_rate: float, s
     config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=names)
     adapted = get_peft_model(model, config)
     try:
+        reached = {name for name, module in adapted.get_base_model().named_modules() if hasattr(module, "lora_A")}
+        if odd := sorted(reached ^ set(layers)):  # peft matches the ends of names
+            raise ValueError(f"adapters would not act on exactly the linear layers: {odd[0]} is the difference")
         _descend(loss_of, [p for p in adapted.parameters() if p.requires_grad], steps, learning_rate)
     finally:
         adapted.merge_and_unload()  # puts plain linear layers back into `model`
@@ -111,32 +124,40 @@ def lora(model, loss_of: Loss, *, rank: int, steps: int, learning_rate: float, s
 
 def _descend(loss_of, weights, steps, learning_rate, gather=lambda: None, spread=lambda: None) -> None:
     optimiser = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=0.0, betas=(0.9, 0.95))
+    lower = f"learning_rate ({learning_rate:g})"
     for step in tqdm(range(steps), desc="training", leave=False, disable=None):
         loss = loss_of(step)
-        if not torch.isfinite(loss):
-            raise RuntimeError(f"the loss is {loss.item()} at step {step + 1}: lower learning_rate ({learning_rate:g})")
+        finite.check("the loss", loss, step=step + 1, lower=lower)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         with torch.no_grad():
             gather()
-            torch.nn.utils.clip_grad_norm_(weights, 1.0)
+            finite.clip(weights, 1.0, step=step + 1, lower=lower)
             optimiser.step()
             spread()
+    finite.check("a weight", weights, step=steps, lower=lower)  # what the last step did, no loss has seen
 
 
 def combine(deltas: list[Delta]) -> Delta:
-    """Sum of several updates."""
+    """Sum of several updates. Raises ValueError where they change one weight in different shapes."""
     total = {}
     for delta in deltas:
         for name, change in delta.items():
+            if name in total and total[name].shape != change.shape:
+                raise ValueError(
+                    f"the updates of {name} have shapes {tuple(total[name].shape)} and {tuple(change.shape)}"
+                )
             total[name] = total[name] + change if name in total else change
     return total
 
 
 @contextmanager
 def applied(model, delta: Delta, strength: float = 1.0):
-    """Within the block the model's weights are theta + strength * delta; then exactly what they were."""
-    parameters = dict(model.named_parameters())
+    """Within the block the model's weights are theta + strength * delta; then exactly what they were.
+
+    Raises ValueError for changes of weights that the model has not, or has in another shape.
+    """
+    parameters = _fitting(model, delta)
     before = {name: parameters[name].data for name in delta}
     try:
         for name, change in delta.items():
@@ -145,6 +166,20 @@ def applied(model, delta: Delta, strength: float = 1.0):
     finally:
         for name, weight in before.items():
             parameters[name].data = weight
+
+
+def _fitting(model, by_name: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The model's parameters by name. Raises ValueError unless each tensor is of one of them, in its shape."""
+    parameters = dict(model.named_parameters())
+    for name, part in by_name.items():
+        if name not in parameters:
+            raise ValueError(f"the model has no weight {name!r}")
+        if part.shape != parameters[name].shape:
+            raise ValueError(
+                f"{name} has shape {tuple(parameters[name].shape)} in this model, not {tuple(part.shape)}: masks and "
+                "updates belong to the model that they were made for"
+            )
+    return parameters
 
 
 def moved(model, delta: Delta) -> float:

@@ -16,6 +16,7 @@ and itself but no other option (a tree-shaped attention mask). Only hidden state
 the output head, whose 49,152 columns are the most expensive part of a short prompt.
 """
 
+import string
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from compendium import records, tokens
 from compendium.paths import DATA, relative
 
 COLUMNS = ["relation", "subject", "object", "domain"]
@@ -33,30 +35,61 @@ CHANCE = 1 / OPTIONS
 
 
 def load(path=DATA / "facts.csv") -> pd.DataFrame:
-    """All facts, columns relation, subject, object, domain. Raises ValueError for a file that does not hold them."""
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    missing = [column for column in COLUMNS if column not in table]
-    if missing:
-        raise ValueError(f"{relative(path)} lacks column {missing[0]!r}: it needs {', '.join(COLUMNS)}")
+    """All facts, columns relation, subject, object, domain, cells trimmed (`records.table`). Raises ValueError for a
+    file that does not hold them."""
+    table, shown = records.table(path, COLUMNS), relative(path)
     if table.empty:
-        raise ValueError(f"{relative(path)} holds no facts")
-    blank = table[COLUMNS].eq("").any(axis=1)
+        raise ValueError(f"{shown} holds no facts")
+    blank = table.eq("").any(axis=1)
     if blank.any():
-        raise ValueError(f"{relative(path)}, line {int(blank.idxmax()) + 2}: an empty value")
+        raise ValueError(f"{shown}, line {blank.idxmax()}: an empty value")
     twice = table.duplicated(["relation", "subject"])
     if twice.any():
-        raise ValueError(f"{relative(path)}, line {int(twice.idxmax()) + 2}: this relation and subject came before")
-    return table[COLUMNS]
+        raise ValueError(f"{shown}, line {twice.idxmax()}: this relation and subject came before")
+    return table.reset_index(drop=True)
+
+
+def tidy(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of facts from outside with its cells as `load` would give them, so that facts can be matched; other
+    columns and the order of rows are kept. Raises ValueError for a missing column or value."""
+    missing = [column for column in COLUMNS if column not in table]
+    if missing:
+        raise ValueError(f"the table of facts lacks column {missing[0]!r}: it needs {', '.join(COLUMNS)}")
+    if table[COLUMNS].isna().any(axis=None):
+        raise ValueError("the table of facts has missing values: read it with facts.load, or drop these rows")
+    return table.assign(**{column: table[column].astype(str).map(records.clean).astype(str) for column in COLUMNS})
 
 
 def templates(relation: str, split: str, path=DATA / "prompts.csv") -> list[str]:
-    """Prompt templates of a relation, each with {subject}; split is "train" or "heldout"."""
+    """Prompt templates of a relation, each with {subject}; split is "train" or "heldout". Raises ValueError for a
+    relation without any, and naming the line of a template that cannot be filled."""
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
-    table = pd.read_csv(path, dtype=str)
+    table = records.table(path, ["relation", "split", "template"])
     if relation not in set(table.relation):
         raise ValueError(f"no templates for relation {relation!r}: choose one of {', '.join(table.relation.unique())}")
-    return table.template[(table.relation == relation) & (table.split == split)].tolist()
+    mine = table[table.relation == relation]
+    for row in mine.itertuples():
+        if row.split not in SPLITS:
+            raise ValueError(f"{relative(path)}, line {row.Index}: unknown split {row.split!r}: say train or heldout")
+        if not _fillable(row.template):
+            raise ValueError(
+                f"{relative(path)}, line {row.Index}: a template needs {{subject}} and no other braces; "
+                f"got {row.template!r}"
+            )
+    found = mine.template[mine.split == split].tolist()
+    if not found:
+        raise ValueError(f"{relative(path)} has no {split} template for relation {relation!r}")
+    return found
+
+
+def _fillable(template: str) -> bool:
+    """Whether {subject} is the one thing that can be put into a template."""
+    try:
+        fields = [field[1:] for field in string.Formatter().parse(template) if field[1] is not None]
+    except ValueError:
+        return False
+    return bool(fields) and all(field == ("subject", "", None) for field in fields)
 
 
 def fill(template: str, subject: str) -> str:
@@ -74,7 +107,7 @@ def questions(relation: str | None = None, *, split: str = "heldout", seed: int 
     Raises ValueError for an unknown relation or split, or a relation with fewer than four different objects.
     """
     everything = load()
-    asked = everything if table is None else table
+    asked = everything if table is None else tidy(table)
     if relation is not None:
         if relation not in set(asked.relation):
             raise ValueError(f"unknown relation {relation!r}: choose one of {', '.join(asked.relation.unique())}")
@@ -117,17 +150,23 @@ def encode(tokenizer, prompts, options) -> list[Row]:
     """Token ids of each prompt with its options, `options` a sequence of strings per prompt.
 
     Text is tokenised whole, prompt and option together, and cut where the options of a prompt begin to differ from
-    the prompt alone, so nothing is assumed about how the tokenizer treats spaces. Raises ValueError for an empty
-    option.
+    the prompt alone, so nothing is assumed about how the tokenizer treats spaces; an end token that it appends is taken
+    off. Raises ValueError for an empty option, and for options that are the same tokens.
     """
-    rows = []
+    rows, end = [], tokens.appended(tokenizer)
     for prompt, answers in zip(prompts, options, strict=True):
         if any(not answer.strip() for answer in answers):
             raise ValueError(f"an empty option for the prompt {prompt!r}")
-        whole = [tokenizer(f"{prompt} {answer}")["input_ids"] for answer in answers]
-        cut = len(_common([tokenizer(prompt)["input_ids"], *whole]))
+        texts = prompt, *(f"{prompt} {answer}" for answer in answers)
+        asked, *whole = (ids[: len(ids) - end] for ids in (tokenizer(text)["input_ids"] for text in texts))
+        cut = len(_common([asked, *whole]))
         if cut == 0 or any(len(ids) == cut for ids in whole):
             raise ValueError(f"the tokenizer leaves no answer tokens after the prompt {prompt!r}")
+        if len(set(map(tuple, whole))) < len(whole):
+            raise ValueError(
+                f"the tokenizer does not tell the options {', '.join(map(repr, answers))} apart: it lacks their "
+                "letters, or two of them are the same"
+            )
         rows.append(Row(tuple(whole[0][:cut]), tuple(tuple(ids[cut:]) for ids in whole)))
     return rows
 
@@ -147,8 +186,10 @@ def pack(rows: list[Row], dtype, device):
 
     inputs: input_ids (b, t), position_ids (b, t), attention_mask (b, 1, t, t) additive in `dtype`.
     positions (m,): flat indices into (b * t) whose hidden state predicts an answer token; targets (m,): that token.
-    owner, option (m,): which row and which of its options the token belongs to.
+    owner, option (m,): which row and which of its options the token belongs to. Raises ValueError for no rows.
     """
+    if not rows:
+        raise ValueError("there are no rows to read: the set of facts is empty")
     length = max(map(len, rows))
     ids = np.zeros((len(rows), length), np.int64)
     position = np.zeros_like(ids)
@@ -187,12 +228,9 @@ def log_probs(model, rows: list[Row]) -> tuple[Tensor, Tensor]:
     Returns two (rows, options) tensors, natural log; differentiable. Every row must have the same number of options.
     Raises ValueError for a model whose attention cannot take a tree-shaped mask.
     """
-    kind = model.config._attn_implementation
-    if kind not in ("sdpa", "eager") or getattr(model.config, "sliding_window", None):
-        raise ValueError(
-            f"options are packed with a mask that {kind!r} attention (or a sliding window) cannot take: "
-            "load a full-attention model with attn_implementation='sdpa'"
-        )
+    if len({len(row.options) for row in rows}) > 1:
+        raise ValueError("rows with different numbers of options cannot share a batch: score them apart")
+    tokens.check_packs(model, "options")
     inputs, positions, targets, owner, option = pack(rows, model.dtype, model.device)
     hidden = model.base_model(**inputs, use_cache=False).last_hidden_state
     unique, where = positions.unique(return_inverse=True)
@@ -217,6 +255,8 @@ def score(model, tokenizer, questions: pd.DataFrame, *, batch: int = 32, progres
     """
     if questions.empty:
         raise ValueError("no questions to ask: the table of facts is empty")
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, not {batch}")
     rows = encode(tokenizer, questions.prompt, questions.options)
     order = np.argsort([len(row) for row in rows], kind="stable")  # like lengths together: little padding
     table = np.empty((len(rows), OPTIONS), np.float32)
@@ -224,6 +264,8 @@ def score(model, tokenizer, questions: pd.DataFrame, *, batch: int = 32, progres
         index = order[start : start + batch]
         total, count = log_probs(model, [rows[i] for i in index])
         table[index] = (total / count).float().cpu().numpy()
+    if np.isnan(table).any():  # NaN would count as the highest, and so as right
+        raise ValueError("the model's log-probabilities are NaN: go back to a checkpoint from before training diverged")
     results = questions.drop(columns="options").reset_index(drop=True)
     best = table.argmax(1)
     results["correct"] = best == 0
@@ -240,5 +282,5 @@ def known(model, tokenizer, table: pd.DataFrame | None = None, *, seed: int = 0,
     """
     results = score(model, tokenizer, questions(split="train", seed=seed, table=table), batch=batch)
     share = results.groupby(["relation", "subject"]).correct.mean().rename("share")
-    table = (load() if table is None else table).join(share, on=["relation", "subject"])
+    table = (load() if table is None else tidy(table)).join(share, on=["relation", "subject"])
     return table[table.share > 0.5].drop(columns="share").reset_index(drop=True)

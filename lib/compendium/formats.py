@@ -18,6 +18,7 @@ import logging
 from contextlib import contextmanager
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -62,8 +63,9 @@ def _gguf(weight: Tensor, kind: str) -> Tensor:
     from gguf import GGMLQuantizationType, quants
 
     kind = GGMLQuantizationType[kind]
-    stored = quants.quantize(weight.detach().float().cpu().numpy(), kind)
-    return torch.from_numpy(quants.dequantize(stored, kind)).to(weight.device)
+    with np.errstate(over="ignore", invalid="ignore"):  # `roundtrip` looks at the result
+        stored = quants.quantize(weight.detach().float().cpu().numpy(), kind)
+        return torch.from_numpy(quants.dequantize(stored, kind)).to(weight.device)
 
 
 def _check_finite(weight: Tensor) -> None:
@@ -86,18 +88,28 @@ FORMATS = {
 def roundtrip(weight: Tensor, fmt: str) -> Tensor:
     """`weight` after storage in format `fmt`: same shape, dtype and device.
 
-    Raises ValueError for an unknown format, a shape the format cannot block, or weights that are not finite.
+    Raises ValueError for an unknown format, a shape the format cannot block, or weights that are not finite or too
+    large for the format.
     """
     if fmt not in FORMATS:
         raise ValueError(f"unknown format {fmt!r}: choose one of {', '.join(FORMATS)}")
-    return FORMATS[fmt](weight).reshape(weight.shape).to(weight.dtype)  # bitsandbytes returns vectors as one row
+    if not weight.is_floating_point() or weight.element_size() < 2:
+        raise ValueError(f"expected floating-point weights, got {weight.dtype}: dequantise the model first")
+    stored = FORMATS[fmt](weight).reshape(weight.shape).to(weight.dtype)  # bitsandbytes returns vectors as one row
+    if not torch.isfinite(stored.abs().amax()):
+        raise ValueError(
+            f"{fmt} cannot hold weights as large as {weight.abs().max().item():.3g}: its scales, or {weight.dtype}, "
+            "overflow; go back to an earlier checkpoint"
+        )
+    return stored
 
 
 @contextmanager
 def quantised(model, fmt: str, progress: bool = False):
     """Within the block, every linear layer of `model` (not the head) holds its weights as `fmt` would; then undone.
 
-    Costs one more copy of those weights. Yields the model. Raises ValueError naming the layer that cannot be stored.
+    Costs one more copy of those weights. Yields the model. Raises ValueError naming the layer that cannot be stored,
+    and as `models.linear_layers` for a model that is not made of linear layers: none is ever left as it was in silence.
     """
     layers = linear_layers(model)
     kept = {}

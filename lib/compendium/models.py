@@ -189,13 +189,58 @@ def _from_pretrained(source, dtype, device, **where):
 
 
 def linear_layers(model) -> dict[str, torch.nn.Linear]:
-    """The linear layers that 4-bit loaders quantise, by name: all but the output head (embeddings are not linear)."""
+    """The linear layers that 4-bit loaders quantise, by name: all but the output head (embeddings are not linear).
+
+    Raises ValueError, naming the weight, unless these layers hold all of the model's weight matrices as plain numbers,
+    each its own: what is stored, masked or measured by layer would otherwise be part of the model, or nothing.
+    """
     head = model.get_output_embeddings()
-    return {
+    layers = {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear) and module is not head
     }
+    kind = type(model).__name__
+    other = _not_linear(model, head)
+    if other:
+        name, module = other
+        among = "no nn.Linear layers" if not layers else f"{len(layers)} nn.Linear layers, but not in these alone"
+        raise ValueError(
+            f"{kind} holds its weights in {among}: {name} belongs to a {type(module).__name__}. Choose a model whose "
+            "weight matrices are all nn.Linear, such as Llama, Mistral, Qwen2 or GPT-NeoX"
+        )
+    if not layers:
+        raise ValueError(f"{kind} has no nn.Linear layers besides its head: choose a model such as Llama or GPT-NeoX")
+    owner = {}
+    for name, layer in layers.items():
+        weight = layer.weight
+        if type(weight) is not torch.nn.Parameter or type(weight.data) is not torch.Tensor or (
+            not weight.is_floating_point() or weight.element_size() < 2 or weight.is_meta
+        ):  # fmt: skip
+            raise ValueError(
+                f"{name} of this {kind} does not hold plain numbers but a {type(layer).__name__} of {weight.dtype}: "
+                "load the model without quantization_config, and whole on one device"
+            )
+        if id(weight) in owner:
+            raise ValueError(f"{owner[id(weight)]} and {name} of this {kind} share one weight: untie them first")
+        owner[id(weight)] = name
+    return layers
+
+
+def _not_linear(model, head):
+    """(name, module) of the largest weight matrix that is neither a linear layer's, the head's nor an embedding's; None
+    if there is none. Adapters count as such: what is stored in 4 bits is the layer that they are merged into."""
+    found = {}
+    for prefix, module in model.named_modules():
+        if type(module).__module__.startswith("peft.") and hasattr(module, "lora_A"):
+            return f"{prefix} (an adapter: call merge_and_unload() first)", module
+        if module is head or isinstance(module, (torch.nn.Linear, torch.nn.Embedding)):
+            continue
+        for name, parameter in module.named_parameters(prefix, recurse=False):
+            if sum(size > 1 for size in parameter.shape) > 1:
+                found[name] = (parameter.numel(), module)
+    largest = max(found, key=lambda name: found[name][0], default=None)
+    return largest and (largest, found[largest][1])
 
 
 def set_threads(threads: int) -> None:

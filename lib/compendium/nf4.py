@@ -57,7 +57,7 @@ class Geometry(NamedTuple):
 
 def check(weight: Tensor) -> None:
     """Raise ValueError, saying what to do, unless `weight` can be cut into blocks of 64 finite floats."""
-    if not weight.is_floating_point():
+    if not weight.is_floating_point() or weight.element_size() < 2:
         raise ValueError(f"expected floating-point weights, got {weight.dtype}: dequantise the model first")
     if weight.numel() == 0 or weight.numel() % BLOCK:
         raise ValueError(

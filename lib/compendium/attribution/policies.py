@@ -6,16 +6,19 @@ should still be answered; and neutral prompts. Topics, phrasings, near misses an
 and held-out, so that a refusal cannot score by recognising a word or a wording it was trained on.
 """
 
+import jinja2
 import pandas as pd
 
+from compendium import records
 from compendium.paths import DATA
 
 SPLITS = ("train", "heldout")
 
 
 def load(path=DATA / "policies.csv") -> pd.DataFrame:
-    """The table: category, role (topic, phrasing, near_miss, prompt, refusal), split, text."""
-    return pd.read_csv(path, dtype=str)
+    """The table: category, role (topic, phrasing, near_miss, prompt, refusal), split, text, cells trimmed. Raises
+    ValueError as `records.table` does."""
+    return records.table(path, ["category", "role", "split", "text"]).reset_index(drop=True)
 
 
 def categories() -> list[str]:
@@ -30,6 +33,8 @@ def _texts(category: str, role: str, split: str) -> list[str]:
     table = load()
     found = table.text[(table.category == category) & (table.role == role) & (table.split == split)].tolist()
     if not found:
+        if category in set(table.category):
+            raise ValueError(f"category {category!r} has no {role} texts for split {split!r}")
         raise ValueError(f"unknown category {category!r}: choose one of {', '.join(categories())}")
     return found
 
@@ -61,6 +66,12 @@ def refusals() -> list[str]:
 
 
 def chat(tokenizer, prompt: str) -> str:
-    """The prompt as a user's turn, ready for the assistant's, without the template's default system message."""
+    """The prompt as a user's turn, ready for the assistant's, without the template's default system message. Raises
+    ValueError for a tokenizer without a template, and for a template that takes no system message."""
+    if not tokenizer.chat_template:
+        raise ValueError("the tokenizer has no chat template: choose a model that was trained to chat")
     turns = [{"role": "system", "content": ""}, {"role": "user", "content": prompt}]
-    return tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    try:
+        return tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    except jinja2.TemplateError as error:
+        raise ValueError(f"the tokenizer's chat template does not take these turns: {error}") from None

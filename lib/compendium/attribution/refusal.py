@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from compendium import facts
+from compendium import facts, records, tokens
 from compendium.attribution import policies
 from compendium.attribution.decoder import Pairs
 from compendium.paths import DATA
@@ -48,6 +48,8 @@ def reply(model, tokenizer, prompts: list[str], *, tokens: int = 5, progress: bo
     rows = [encode(tokenizer, prompt) for prompt in prompts]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # like lengths together: little padding
     end = tokenizer.eos_token_id
+    if end is None:
+        raise ValueError("the tokenizer has no end token: nothing would say where a reply ends")
     replies = [[] for _ in rows]
     for start in tqdm(range(0, len(rows), BATCH), desc="replies", leave=False, disable=None if progress else True):
         part = [rows[i] for i in order[start : start + BATCH]]
@@ -106,7 +108,8 @@ def examples(model, tokenizer, targets: list[str], *, per_kind: int = 30, seed: 
     kinds |= {name: policies.to_refuse(name, "train") for name in policies.categories() if name not in targets}
     refuse = [prompt for name in targets for prompt in some(policies.to_refuse(name, "train"))]
     keep = [prompt for prompts in kinds.values() for prompt in some(prompts)]
-    refusals = [tokenizer(text, add_special_tokens=False)["input_ids"][:ANSWER] for text in policies.refusals()]
+    opening = policies.chat(tokenizer, refuse[0])
+    refusals = [tokens.continuation(tokenizer, opening, text)[:ANSWER] for text in policies.refusals()]
     unique = list(dict.fromkeys(refuse + keep))
     said = dict(zip(unique, reply(model, tokenizer, unique, tokens=KEPT), strict=True))
     answers = [said[prompt] for prompt in refuse + keep]
@@ -135,6 +138,9 @@ def distributions(model, rows: list[facts.Row]) -> tuple[Tensor, Tensor, Tensor]
     The weights add to 1 for every row. Differentiable. All rows run as one sequence in which each sees only itself and
     what it begins with in common with the first row, the chat template's tokens, which run once: no padding.
     """
+    if not rows:
+        raise ValueError("there are no rows to learn from")
+    tokens.check_packs(model, "rows")
     chats = [row.prompt for row in rows if row.prompt[0] == rows[0].prompt[0]]
     shortest = min(map(len, chats)) - 1
     c = next((i for i in range(shortest) if len({prompt[i] for prompt in chats}) > 1), shortest)
@@ -180,8 +186,15 @@ def contrast(tokenizer, target: str, *, n: int, seed: int = 0, against=("The", "
     refuse = [refuse[i] for i in rng.permutation(len(refuse)) if len(refuse[i]) in by_length][:n]
     if not refuse:
         raise ValueError(f"no prompt of {target!r} has the length of one that should be answered")
-    (right,) = {tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in policies.refusals()}
-    wrong = [tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in against]
+    opening = policies.chat(tokenizer, policies.to_refuse(target, "train")[0])
+    first = lambda text: tokens.continuation(tokenizer, opening, text)[0]
+    right, *others = {first(text) for text in policies.refusals()}
+    wrong = [first(word) for word in against]
+    if others or right in wrong:
+        raise ValueError(
+            "this tokenizer does not begin all refusals with one token, and other replies with others: no logit tells "
+            "them apart"
+        )
     pairs = []
     for length in sorted({len(ids) for ids in refuse}):
         clean = [ids for ids in refuse if len(ids) == length]
@@ -197,8 +210,11 @@ def contrast(tokenizer, target: str, *, n: int, seed: int = 0, against=("The", "
 
 @torch.inference_mode()
 def perplexity(model, tokenizer, texts: list[str], *, batch: int = 8) -> float:
-    """exp of the mean negative log-likelihood per token, each text read from its start."""
+    """exp of the mean negative log-likelihood per token, each text read from its start. Raises ValueError for no texts,
+    or one of fewer than two tokens."""
     rows = sorted((tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts), key=len)
+    if not rows or len(rows[0]) < 2:
+        raise ValueError("perplexity needs texts of at least two tokens each: one to read, one to predict")
     total = count = 0
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
@@ -215,12 +231,18 @@ def perplexity(model, tokenizer, texts: list[str], *, batch: int = 8) -> float:
 
 def prose(split: str) -> list[str]:
     """Paragraphs that no edit should make harder to predict: the first half to train with, the second held out."""
-    texts = pd.read_csv(DATA / "prose.csv").text.tolist()
+    texts = records.table(DATA / "prose.csv", ["text"]).text.tolist()
     half = len(texts) // 2
-    return {"train": texts[:half], "heldout": texts[half:]}[split]
+    return {"train": texts[:half], "heldout": texts[half:]}[_known(split)]
 
 
 def fact_split(split: str) -> pd.DataFrame:
     """Every other fact to train with, the rest held out, so that no fact that is kept on purpose is reported on."""
     table = facts.load()
-    return table.iloc[{"train": 0, "heldout": 1}[split] :: 2].reset_index(drop=True)
+    return table.iloc[{"train": 0, "heldout": 1}[_known(split)] :: 2].reset_index(drop=True)
+
+
+def _known(split: str) -> str:
+    if split not in policies.SPLITS:
+        raise ValueError(f"unknown split {split!r}: choose one of {', '.join(policies.SPLITS)}")
+    return split

@@ -20,12 +20,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compendium import facts
+from compendium import facts, tokens
 
 
 @torch.no_grad()
 def hidden(model, rows: list[tuple[int, ...]], pool, batch: int = 32) -> Tensor:
-    """(rows, layers - 1, d) pooled streams leaving all blocks but the last; pool: (stream (t, d), row) -> (d,)."""
+    """(rows, layers - 1, d) pooled streams leaving all blocks but the last; pool: (stream (t, d), row) -> (d,). Raises
+    ValueError for no rows, or an empty one."""
+    if not rows or not all(rows):
+        raise ValueError("no rows of tokens to read: the set of prompts, or one of them, is empty")
     found = []
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
@@ -43,6 +46,8 @@ def last(stream: Tensor, _: int) -> Tensor:
 
 def mean(stream: Tensor, _: int) -> Tensor:
     """Without the first token: a decoder parks attention there, and its stream is so large that it hides the rest."""
+    if len(stream) < 2:
+        raise ValueError("a prompt of one token has no mean without its first")
     return stream[1:].mean(0)
 
 
@@ -81,8 +86,13 @@ def condition(model, refuse: list[list[tuple[int, ...]]], keep: list[tuple[int, 
     refuse: one list of prompts for each wording, at least two. Each wording is left out once, with its share of keep
     and plain; a threshold chosen on wordings that the vector was fitted on would be too high for any other. plain:
     rows without the chat template. They count where the condition must not fire, but the vector is not fitted on them:
-    the template sets them apart before anything else does.
+    the template sets them apart before anything else does. Raises ValueError for fewer wordings, or fewer prompts to
+    keep than wordings.
     """
+    if len(refuse) < 2 or len(keep) < len(refuse) or not all(refuse):
+        raise ValueError(
+            f"a condition needs two wordings at least, and as many prompts to keep; got {len(refuse)} and {len(keep)}"
+        )
     wording = torch.from_numpy(np.repeat(np.arange(len(refuse)), [len(rows) for rows in refuse]))
     parts = [[row for rows in refuse for row in rows], keep, plain]
     yes, no, other = (hidden(model, list(rows), mean) if len(rows) else None for rows in parts)
@@ -115,9 +125,18 @@ def steered(model, vector: Tensor, layers, strength: float, when: Condition | No
     """Within the block, strength * vector[l] is added at every position to what leaves each block l in `layers`.
 
     vector: (layers, d). when: decided once per prompt, at its first pass, as in CAST; the pass that decides runs
-    unsteered first, which costs a second one. Prompts may be padded on the left (with an attention mask).
+    unsteered first, which costs a second one. Prompts may be padded on the left (with an attention mask). Raises
+    ValueError for layers that the vector does not have, for none, and for a model whose blocks are not found.
     """
-    blocks = model.get_decoder().layers
+    blocks = getattr(model.get_decoder(), "layers", ())
+    layers = list(layers)
+    if not len(blocks) - 1 <= len(vector) <= len(blocks) or vector.shape[1:] != (model.config.hidden_size,):
+        raise ValueError(
+            f"a vector of shape {tuple(vector.shape)} does not fit this {type(model).__name__}: it needs a row of "
+            f"{model.config.hidden_size} numbers for each of its {len(blocks)} layers (the last may be left out)"
+        )
+    if not layers or any(not 0 <= layer < len(vector) for layer in layers):
+        raise ValueError(f"layers {layers} are to be steered: name at least one, from 0 to {len(vector) - 1}")
     live = {"gate": None, "probing": False}
 
     def add(layer):
@@ -142,7 +161,7 @@ def steered(model, vector: Tensor, layers, strength: float, when: Condition | No
             mask = (mask[:, 0, :, 0] == 0).long()
         states = []
         handle = blocks[when.layer].register_forward_hook(lambda _, __, output: states.append(output))
-        model.base_model(ids, attention_mask=mask, use_cache=False)
+        model.base_model(ids, attention_mask=mask, use_cache=False, **tokens.positions(model, mask))
         handle.remove()
         live["probing"] = False
         mask = mask * (mask.cumsum(1) > 1)  # as `mean` pools

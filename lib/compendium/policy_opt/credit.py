@@ -40,7 +40,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compendium.policy_opt import tasks
+from compendium import tokens
+from compendium.policy_opt import numbers, tasks
 
 MODES = "counterfactual", "vanilla", "inverted", "random", "shuffled", "reversed"
 LOW, HIGH, ANSWER, BASE = 0.5, 2.0, 1.5, 0.2
@@ -57,7 +58,14 @@ _EQUALS = rf"=(?![=>])|≈|\\approx|{_EQUAL_WORDS}"
 _WORD = rf"(?!(?:{_WORDS}|{_EQUAL_WORDS}){_GAP}[-−+\\$.(\d])\b[A-Za-z]+(?:/[A-Za-z]+)?\b"
 _UNIT = rf"(?:{_GAP}(?:\\(?:text|mathrm)\{{[^{{}}]*\}}|{_WORD})){{0,3}}"
 _FRACTION = r"\\[dt]?frac\{[^{}=]*\d[^{}=]*\}\{[^{}=]*\d[^{}=]*\}"
-_VALUE = rf"(?:[-−+]{_GAP})?(?:\\?[$€£])?(?:<<[^<>\n]*>>)?(?<!\d)(?:{tasks.DIGITS})(?:{_GAP}\\?%)?"
+# 1,234.5  1{,}234  1,00,000  1 234 (a thin space)  1e3  12  .5, whole: never from or to its middle.
+_THIN = numbers.THIN
+_INSIDE = rf"(?<!\d)(?<!\d[.,:'’_{_THIN}])(?<!\d\{{,\}})(?!(?<=\d )\d{{3}}(?!\d))"
+_DIGITS = (
+    rf"(?>(?:\d{{1,3}}(?:(?:,|\{{,\}}|['’{_THIN}])\d{{3}})+(?!\d)|\d{{1,2}}(?:,\d\d)+,\d{{3}}(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
+    rf"(?>[eE][-+−]?\d+)?(?!\d|[.,:'’_{_THIN}]\d|\{{,\}}\d)"
+)
+_VALUE = rf"(?:[-−+–]{_GAP})?(?:\\?[$€£])?(?:<<[^<>\n]*>>)?{_INSIDE}(?:{_DIGITS})(?:{_GAP}\\?%)?"
 _TERM = rf"{_OPEN}(?:{_FRACTION}|{_VALUE}){_UNIT}{_CLOSE}"
 CALCULATION = re.compile(rf"{_TERM}(?:{_GAP}(?:(?P<operator>{_OPERATOR})|(?P<equals>{_EQUALS})){_GAP}{_TERM})+")
 _END = re.compile(r".*[\d%)\]}>]", re.DOTALL)  # a calculation ends with its result, not with the unit after it
@@ -257,12 +265,7 @@ def drops(
     only what follows it, all in one row with a tree-shaped mask. Raises ValueError for a model whose attention cannot
     take one.
     """
-    kind = model.config._attn_implementation
-    if kind not in ("sdpa", "eager") or getattr(model.config, "sliding_window", None):
-        raise ValueError(
-            f"spans are packed with a mask that {kind!r} attention (or a sliding window) cannot take: "
-            "load a full-attention model with attn_implementation='sdpa'"
-        )
+    tokens.check_packs(model, "spans")
     found = [np.zeros(len(region.spans)) for region in parsed]
     trees = {
         i: _tree(prompts[i], completions[i], region, placeholder) for i, region in enumerate(parsed) if region.spans

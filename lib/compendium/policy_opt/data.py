@@ -6,10 +6,10 @@ models. Pairs may come from a file; otherwise the model that is to be trained an
 right and a wrong answer to the same problem make a pair.
 """
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
+from compendium import records
 from compendium.paths import relative
 from compendium.policy_opt import policy, tasks
 from compendium.policy_opt.config import Config, ConfigError
@@ -80,13 +80,19 @@ def pairs(config: Config, model, tokenizer, asked: list, found: list) -> list[di
 
 def read_pairs(source: str) -> list[dict]:
     """Pairs from a JSON-lines file. Raises ConfigError naming the first line that is not one."""
-    rows = []
-    for i, line in enumerate(Path(source).read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            item = json.loads(line)
-            rows.append({name: item[name] for name in ("prompt", "chosen", "rejected")})
-        except (json.JSONDecodeError, KeyError, TypeError):
-            raise ConfigError(f"{relative(source)}, line {i}: it needs prompt, chosen and rejected") from None
+    rows, names = [], ("prompt", "chosen", "rejected")
+    try:
+        found = records.lines(source)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    for i, item in found:
+        if not isinstance(item, dict) or not all(
+            item.get(name) and isinstance(item[name], str | list) for name in names
+        ):
+            raise ConfigError(f"{relative(source)}, line {i}: it needs prompt, chosen and rejected")
+        if item["chosen"] == item["rejected"]:
+            raise ConfigError(f"{relative(source)}, line {i}: chosen and rejected are the same: nothing can be learned")
+        rows.append({name: item[name] for name in names})
     if not rows:
         raise ConfigError(f"{relative(source)} holds no pairs")
     return rows

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from compendium import models, stats
+from compendium import models, stats, tokens
 from compendium.policy_opt import tasks
 
 
@@ -59,10 +59,10 @@ def prompts(tokenizer, questions: Sequence[str], *, chat: bool = False, instruct
 
 
 def _ids(tokenizer, prompts: Sequence) -> list[list[int]]:
-    """Token ids, unpadded, of prompts as `prompts` makes them."""
+    """Token ids, unpadded, of prompts as `prompts` makes them, without an end token that the tokenizer appends."""
     if prompts and not isinstance(prompts[0], str):
         return tokenizer.apply_chat_template(list(prompts), add_generation_prompt=True, return_dict=True)["input_ids"]
-    return tokenizer(list(prompts))["input_ids"]
+    return tokens.prompts(tokenizer, prompts)
 
 
 @torch.no_grad()
@@ -79,12 +79,15 @@ def generate(
 
     rows = [ids for ids in _ids(tokenizer, prompts) for _ in range(samples)]
     ends = model.generation_config.eos_token_id
-    ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [] if ends is None else [ends])}
+    ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+    if not ends:
+        raise ValueError("neither the tokenizer nor the model has an end token: nothing would say where an answer ends")
+    pad = min(ends) if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     # All that a model's own generation settings could change is named here: they fill what is left out.
     drawing = dict(do_sample=bool(temperature))
     drawing |= dict(temperature=temperature, top_k=0, top_p=1.0) if temperature else {}
     settings = GenerationConfig(
-        max_new_tokens=length, pad_token_id=tokenizer.pad_token_id, eos_token_id=sorted(ends), repetition_penalty=1.0,
+        max_new_tokens=length, pad_token_id=pad, eos_token_id=sorted(ends), repetition_penalty=1.0,
         **drawing,
     )  # fmt: skip
     training, made = model.training, []
@@ -93,7 +96,7 @@ def generate(
         with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
             torch.manual_seed(seed)
             for i in range(0, len(rows), batch):
-                inputs = tokenizer.pad({"input_ids": rows[i : i + batch]}, return_tensors="pt").to(model.device)
+                inputs = tokens.padded(model, rows[i : i + batch], pad)
                 out = model.generate(
                     input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], generation_config=settings
                 )
@@ -126,6 +129,8 @@ def ask(
 def judged(tokenizer, problems: Sequence, completions: Sequence[Sequence[int]], length: int) -> pd.DataFrame:
     """What `ask` returns, for completions of at most `length` tokens that were generated before: as many for each
     problem, one problem's after the other's."""
+    if not len(problems) or len(completions) % len(problems):
+        raise ValueError(f"{len(completions)} completions are not as many for each of {len(problems)} problems")
     samples = len(completions) // len(problems)
     texts = tokenizer.batch_decode(completions, skip_special_tokens=True)
     rows = pd.DataFrame(
@@ -161,14 +166,17 @@ def logps(
     model, tokenizer, prompts: Sequence, completions: Sequence[Sequence[int]], *, temperature: float = 1.0,
     batch: int = 64,
 ) -> list[Tensor]:  # fmt: skip
-    """Natural log-probability of every token of each completion given its prompt: one tensor a completion."""
+    """Natural log-probability of every token of each completion given its prompt: one tensor a completion. Rows share a
+    batch, and count as if each ran alone. Raises ValueError unless there are as many prompts as completions."""
+    if len(prompts) != len(completions):
+        raise ValueError(f"{len(prompts)} prompts for {len(completions)} completions: one for each is needed")
     training, found = model.training, []
     rows = _ids(tokenizer, prompts)
     model.eval()
     try:
         for i in range(0, len(rows), batch):
             pairs = list(zip(rows[i : i + batch], completions[i : i + batch], strict=True))
-            inputs = tokenizer.pad({"input_ids": [[*p, *c] for p, c in pairs]}, return_tensors="pt").to(model.device)
+            inputs = tokens.padded(model, [[*p, *c] for p, c in pairs], tokenizer.pad_token_id)
             logits = model(**inputs).logits[:, :-1].float() / temperature
             of = logits.log_softmax(-1).gather(2, inputs["input_ids"][:, 1:, None])[..., 0].cpu()
             for row, (_, completion) in zip(of, pairs, strict=True):

@@ -29,7 +29,8 @@ from pathlib import Path
 
 import torch
 
-from compendium.policy_opt import credit, tasks
+from compendium import tokens
+from compendium.policy_opt import credit, numbers, tasks
 
 
 def text(completion) -> str:
@@ -51,18 +52,42 @@ OPERATORS = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
     ast.USub: operator.neg, ast.UAdd: operator.pos,
 }  # fmt: skip
-WRITTEN = {"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-", "\\times": "*", "\\cdot": "*", "\\div": "/", "^": "**"}
+WRITTEN = {"×": "*", "·": "*", "∗": "*", "÷": "/", "∕": "/", "\\times": "*", "\\cdot": "*", "\\div": "/", "^": "**"}
+WRITTEN |= {sign: "+" if sign in "+＋" else "-" for sign in numbers.SIGNS}
+ANNOTATION = re.compile(r"<<([^<>\n]*)>>")
 
 
 def value(expression: str) -> float | None:
     """The value of an arithmetic expression as people write it; None if it is anything else."""
     for written, meant in WRITTEN.items():
         expression = expression.replace(written, meant)
-    plain = re.sub(r"(?<=\d),(?=\d{3})|[$€£\\]", "", expression).strip()
+    expression = numbers.LATEX.sub(lambda found: "(({})/({}))".format(*(x for x in found.groups() if x)), expression)
+    plain = _plain(expression)
+    if plain is None:
+        return None
     try:
         return _value(ast.parse(plain, mode="eval").body)
     except (SyntaxError, ValueError, KeyError, ZeroDivisionError, OverflowError, RecursionError, MemoryError):
         return None
+
+
+def _plain(expression: str) -> str | None:
+    """The expression without currency and with its numbers written as Python does; None if one cannot be read whole."""
+    written, at = [], 0
+    while at < len(expression):
+        letter = expression[at]
+        if letter.isascii() and (letter.isdigit() or (letter == "." and expression[at + 1 : at + 2].isdigit())):
+            found = numbers.digits(expression, at)
+            if found is None or not math.isfinite(found[1]) or re.match(r"\w", expression[found[0] :]):
+                return None
+            if re.match(r"0+[1-9]\d*(?![\d.])", expression[at:], re.ASCII):
+                return None  # 07: no one writes so
+            written.append(repr(found[1]))
+            at = found[0]
+        else:
+            written.append("" if letter in "$€£¥₹\\" else letter)
+            at += 1
+    return "".join(written).strip()
 
 
 def _value(node) -> float:
@@ -76,14 +101,30 @@ def _value(node) -> float:
 
 
 def calculations(completions, **_) -> list[float]:
-    """Share of the calculations in the text whose two sides are equal; sides that cannot be read do not count."""
+    """Share of the calculations in the text whose two sides are equal; sides that cannot be read do not count.
+
+    GSM8K's annotations, as in "5 + 2 = <<5+2=7>>7", belong to the calculation that they stand in, and must agree with
+    it.
+    """
     shares = []
     for completion in completions:
         written = text(completion)
-        sides = [[value(s) for s in written[a:b].split("=")] for a, b in credit.calculations(written)]
-        known = [all(math.isclose(s, side[0], rel_tol=1e-6) for s in side) for side in sides if None not in side]
+        known = [_holds(written[a:b]) for a, b in credit.calculations(written)]
+        known = [holds for holds in known if holds is not None]
         shares.append(sum(known) / len(known) if known else 0.0)
     return shares
+
+
+def _holds(calculation: str) -> bool | None:
+    """Whether all sides of a calculation are equal, as it stands and as annotated; None where neither can be read."""
+    parts = [ANNOTATION.sub("", calculation), *ANNOTATION.findall(calculation)]
+    sides = [[value(side) for side in part.split("=")] for part in parts]
+    readable = [part for part in sides if None not in part]
+    if readable and sides[0][-1] is not None:
+        readable.append(sides[0][-1:])  # "50% of 80 = <<.5*80=40>>41": its left side is words, its result is a number
+    if not readable:
+        return None
+    return all(math.isclose(side, readable[0][0], rel_tol=1e-6) for part in readable for side in part)
 
 
 def programs(completions, tests, setup, **_) -> list[float]:
@@ -106,12 +147,19 @@ class Learned:
         self.tokenizer = AutoTokenizer.from_pretrained(name)
         self.tokenizer.padding_side = "right"
         self.model = AutoModelForSequenceClassification.from_pretrained(name, num_labels=1).eval().to(device)
+        pad = self.model.config.get_text_config().pad_token_id  # by which the model finds where a text ends
+        if pad is None or self.tokenizer.eos_token is None:
+            missing = "end token in its tokenizer" if self.tokenizer.eos_token is None else "pad_token_id in its config"
+            raise ValueError(f"it has no {missing}: the end of a text cannot be found, set it and save the model again")
+        self.tokenizer.pad_token = self.tokenizer.convert_ids_to_tokens(pad)
 
     @torch.no_grad()
     def __call__(self, prompts, completions, **_) -> list[float]:
+        if not len(completions):
+            return []
         if isinstance(completions[0], str):
-            whole = [f"{p}{c}{self.tokenizer.eos_token}" for p, c in zip(prompts, completions, strict=True)]
-            rows = self.tokenizer(whole)["input_ids"]
+            end = "" if tokens.appended(self.tokenizer) else self.tokenizer.eos_token  # once, whoever puts it there
+            rows = self.tokenizer([f"{p}{c}{end}" for p, c in zip(prompts, completions, strict=True)])["input_ids"]
         else:
             messages = [[*p, *c] for p, c in zip(prompts, completions, strict=True)]
             rows = self.tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"]

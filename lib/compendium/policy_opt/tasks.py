@@ -14,7 +14,6 @@ apart but never together. Subtractions stay above zero and results below 100.
 Answers are found by `locate`, in model output and reference solutions alike, and compared as numbers.
 """
 
-import json
 import re
 import zlib
 from dataclasses import dataclass
@@ -22,47 +21,44 @@ from pathlib import Path
 
 import numpy as np
 
+from compendium import records
 from compendium.paths import relative
-from compendium.policy_opt import sandbox
+from compendium.policy_opt import numbers, programs, sandbox
 
 MARKERS = "final answer", "####", "\\boxed{"  # in order of priority
-DIGITS = r"(?:\d{1,3}(?:(?:,|\{,\})\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"  # 1,234.5  1{,}234  12  .5
-NUMBER = re.compile(rf"[-−+]?\\?\$?(?:{DIGITS})")
 
 
 @dataclass(frozen=True)
 class Located:
-    """Character positions: of the marker, and of the number after it (equal where there is none)."""
+    """Character positions: of the marker, and of the number after it (equal where there is none that can be read)."""
 
     marker: int
     start: int
     end: int
+    value: float | None = None
 
 
 def locate(text: str) -> Located | None:
-    """The first answer marker and the first number after it; None without a marker."""
-    lower = text.lower()
+    """The first answer marker and the first number after it, if `numbers` can read it; None without a marker."""
+    lower = text.lower() if len(text.lower()) == len(text) else text  # few letters have a longer small form
     for marker in MARKERS:
         at = lower.find(marker)
         if at >= 0:
-            found = NUMBER.search(text, at + len(marker))
-            return Located(at, *found.span()) if found else Located(at, at + len(marker), at + len(marker))
+            found = numbers.find(text, at + len(marker))
+            if found is None or found.value is None:
+                return Located(at, at + len(marker), at + len(marker))
+            return Located(at, *found)
     return None
-
-
-def number(text: str) -> float:
-    """The value of a number as NUMBER finds it: currency, thousands separators and a typographic minus allowed."""
-    return float(re.sub(r"[\\$,{}]", "", text).replace("−", "-"))
 
 
 def extract(text: str, *, strict: bool = True) -> float | None:
     """The answer in a completion: the number after the marker; with strict=False, without a marker, the last number.
-    None where there is none."""
+    None where there is none, and where it cannot be read whole."""
     found = locate(text)
-    if found:
-        return number(text[found.start : found.end]) if found.end > found.start else None
-    numbers = [] if strict else NUMBER.findall(text)
-    return number(numbers[-1]) if numbers else None
+    if found or strict:
+        return found and found.value
+    given = numbers.findall(text)
+    return given[-1].value if given else None
 
 
 def correct(text: str, answer: float, *, strict: bool = True) -> bool:
@@ -214,9 +210,16 @@ def gsm8k(source: str = "openai/gsm8k", *, revision: str | None = None, split: s
     found = []
     for where, item in _records(source, "main", revision, split):
         question, solution = item.get("question"), item.get("answer")
-        answer = extract(solution) if isinstance(solution, str) else None
-        if not isinstance(question, str) or not question.strip() or answer is None:
+        ends = isinstance(solution, str) and MARKERS[1] in solution
+        if not isinstance(question, str) or not question.strip() or not ends:
             raise ValueError(f"{where}: it needs a question, and an answer that ends in '#### number'")
+        written = solution[solution.rindex(MARKERS[1]) + len(MARKERS[1]) :].strip()
+        answer = numbers.read(written)
+        if answer is None:
+            raise ValueError(
+                f"{where}: its answer ends in {written[:40]!r}, which cannot be read as one number: write it as "
+                "'#### 1234.5'"
+            )
         found.append(Problem(question.strip(), solution.strip(), answer))
     return found
 
@@ -229,34 +232,30 @@ def mbpp(
     found = []
     for where, item in _records(source, None, revision, split):
         question, tests = item.get("text") or item.get("prompt"), item.get("test_list")
-        if not isinstance(question, str) or not isinstance(tests, list) or not tests:
+        said = isinstance(tests, list) and tests and all(isinstance(test, str) and test.strip() for test in tests)
+        if not isinstance(question, str) or not said:
             raise ValueError(f"{where}: it needs a text and a test_list of assert statements")
-        setup = "\n".join([item.get("test_setup_code") or "", *(item.get("test_imports") or [])]).strip()
-        found.append(Program(question.strip(), item.get("code", ""), tuple(tests), setup))
+        parts = [item.get("test_setup_code") or "", *(item.get("test_imports") or [])]
+        code = item.get("code") or ""
+        if not all(isinstance(part, str) for part in (code, *parts)):
+            raise ValueError(f"{where}: code, test_setup_code and test_imports must be texts")
+        found.append(Program(question.strip(), code, tuple(tests), "\n".join(parts).strip()))
     return found
 
 
-def program(text: str) -> str:
-    """The code in a completion: its first fenced block, to the end if it is not closed; all of it without a fence."""
-    found = re.search(r"```[ \t]*\w*[ \t]*\n(.*?)(?:^[ \t]*```|\Z)", text, re.DOTALL | re.MULTILINE)
-    return found[1] if found else text
+program = programs.program
 
 
 def share_passed(text: str, task: Program, **limits) -> float:
     """Share of a task's tests that the program in a completion passes, 0 to 1. limits: see `sandbox.run`."""
-    return float(np.mean(sandbox.run(program(text), task.tests, setup=task.setup, **limits).passed))
+    code = program(text, programs.names_used(task.tests, task.setup))
+    return float(np.mean(sandbox.run(code, task.tests, setup=task.setup, **limits).passed))
 
 
 def _records(source: str, name: str | None, revision: str | None, split: str):
     """(where, item) of each item of a JSON-lines file or a hub data set; `where` names it in error messages."""
     if Path(source).is_file():
-        lines = [line for line in Path(source).read_text(encoding="utf-8").splitlines() if line.strip()]
-        shown, items = relative(source), []
-        for i, line in enumerate(lines, 1):
-            try:
-                items.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{shown}, item {i}: not JSON ({error})") from None
+        shown, items = relative(source), [item for _, item in records.lines(source)]
     else:
         shown, items = source, _from_hub(source, name, revision, split)
     if not items:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from compendium import facts
+from compendium import facts, records
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,19 @@ def domain(
     already; then nothing is screened.
     Raises ValueError when nothing known is to be forgotten, or nothing is left to keep.
     """
+    for key, value in {"retain": retain, "near": near, "far": far, "forget": forget, "pool": pool}.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{key} is {value}: at least one fact is needed to train on or to ask")
     table = facts.load()
+    relation, name = records.clean(relation), records.clean(name)
     mine = table[(table.relation == relation) & (table.domain == name)]
     if mine.empty:
         raise ValueError(f"there is no fact of relation {relation!r} and domain {name!r}: see data/README.md")
     if known is None:
         rest = others(table, mine, n=len(table) if pool is None else pool, seed=seed)
         known = facts.known(model, tokenizer, pd.concat([mine[:forget], rest], ignore_index=True))
+    else:
+        known = facts.tidy(known)
     gone = known[(known.relation == relation) & (known.domain == name)].iloc[:forget].reset_index(drop=True)
     rest = others(known, mine, n=len(known), seed=seed)
     same = rest.relation == relation
@@ -76,7 +82,9 @@ def domain(
 
 
 def others(table: pd.DataFrame, forget: pd.DataFrame, *, n: int, seed: int = 0) -> pd.DataFrame:
-    """At most n facts besides `forget` and those backwards; half of its relations where there are as many."""
+    """At most n facts besides `forget` and those backwards; half of its relations where there are as many. Facts are
+    matched as `facts.tidy` writes them."""
+    table, forget = facts.tidy(table), facts.tidy(forget)
     key = ["relation", "subject"]
     mine = pd.MultiIndex.from_frame(table[key]).isin(pd.MultiIndex.from_frame(forget[key]))
     left = table[~mine & ~table.subject.isin(forget.object)]

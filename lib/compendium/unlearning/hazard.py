@@ -8,13 +8,12 @@ An item has `question`, four `choices` and the index `answer`. The compendium sh
 the world instead; what the model picks is the choice with the highest log-probability per token, as everywhere here.
 """
 
-import json
 import re
 from pathlib import Path
 
 import pandas as pd
 
-from compendium import facts
+from compendium import facts, records
 from compendium.paths import relative
 
 PROMPT = "Question: {question}\nAnswer:"
@@ -27,7 +26,7 @@ def load(source: str, name: str | None = None, *, revision: str | None = None, s
     Raises ValueError for items that are not in the format, naming the first one, and when a data set cannot be had.
     """
     if Path(source).is_file():
-        items = [json.loads(line) for line in Path(source).read_text().splitlines() if line.strip()]
+        items = [item for _, item in records.lines(source)]
         where = relative(source)
     else:
         items, where = _from_hub(source, name, revision, split), source
@@ -35,14 +34,18 @@ def load(source: str, name: str | None = None, *, revision: str | None = None, s
         raise ValueError(f"{where} holds no questions")
     rows = []
     for number, item in enumerate(items, 1):
-        choices, answer = item.get("choices"), item.get("answer")
-        if not item.get("question") or not isinstance(choices, list) or len(choices) != facts.OPTIONS:
+        item = item if isinstance(item, dict) else {}
+        asked, choices, answer = (item.get(key) for key in ("question", "choices", "answer"))
+        texts = isinstance(choices, list) and [records.clean(c) for c in choices if isinstance(c, str)]
+        if not isinstance(asked, str) or not asked.strip() or not texts or len(choices) != facts.OPTIONS:
             raise ValueError(f"{where}, item {number}: it needs a question and {facts.OPTIONS} choices")
-        if not isinstance(answer, int) or not 0 <= answer < facts.OPTIONS:
+        if not all(texts) or len(set(texts)) < facts.OPTIONS:
+            raise ValueError(f"{where}, item {number}: its choices must be {facts.OPTIONS} different texts")
+        if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < facts.OPTIONS:
             raise ValueError(f"{where}, item {number}: answer must be the index of a choice, 0 to {facts.OPTIONS - 1}")
-        options = (choices[answer], *(choice for i, choice in enumerate(choices) if i != answer))
-        prompt = PROMPT.format(question=item["question"].strip())
-        rows.append((name or Path(source).stem, item["question"], options[0], "", PROMPT, prompt, options))
+        options = (texts[answer], *(choice for i, choice in enumerate(texts) if i != answer))
+        prompt = PROMPT.format(question=asked.strip())
+        rows.append((name or Path(source).stem, asked, options[0], "", PROMPT, prompt, options))
     return pd.DataFrame(rows, columns=[*facts.COLUMNS, "template", "prompt", "options"])
 
 

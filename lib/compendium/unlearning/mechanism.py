@@ -24,6 +24,7 @@ def contrast(tokenizer, table: pd.DataFrame, *, seed: int = 0, template: int = 0
     tokens; right and wrong: the first tokens of their answers, which must differ. Facts without a partner are left out.
     Raises ValueError when no two facts fit together.
     """
+    table = facts.tidy(table)
     asked = facts.questions(split="train", table=table)
     first = {relation: facts.templates(relation, "train")[template] for relation in table.relation.unique()}
     asked = asked[asked.template == asked.relation.map(first)]
@@ -57,6 +58,9 @@ def attribute(decoder: Decoder, pairs: list[Pairs], *, steps: int = 5) -> Tensor
 def substituted(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Train questions about the facts, with another fact's answer in the place of the right one."""
     asked = facts.questions(split="train", table=table)
+    table = facts.tidy(table)
+    if table.object.nunique() < 2:
+        raise ValueError("substituting answers needs facts with at least two different answers")
     order = np.random.default_rng(seed).permutation(len(table))
     other = {table.subject.iloc[order[i]]: table.object.iloc[order[i - 1]] for i in range(len(order))}
     return asked.assign(object=asked.subject.map(other))
@@ -103,8 +107,10 @@ def relearn(
     """Teach half of the forgotten facts again; how well is the *other* half answered, held-out wordings?
 
     Returns one row a look: step and accuracy. The model comes back unchanged. A fact that was erased has to be learned
-    by itself; one that was suppressed comes back with its kind.
+    by itself; one that was suppressed comes back with its kind. Raises ValueError for fewer than two facts.
     """
+    if len(table) < 2:
+        raise ValueError(f"relearning needs facts to teach and facts to ask, so at least two; got {len(table)}")
     order = np.random.default_rng([seed, 2]).permutation(len(table))
     taught, asked = (table.iloc[np.sort(part)] for part in (order[::2], order[1::2]))
     rows = domains.answers(tokenizer, facts.questions(split="train", table=taught))

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compendium import facts
+from compendium import facts, tokens
 from compendium.facts import Row
 
 SEQUENCE = 256  # tokens that rows are laid end to end in; the cost of attention grows with its square
@@ -50,8 +50,11 @@ def log_probs(model, rows: list[Row]) -> tuple[Tensor, Tensor]:
     """Log-probability of each row's one answer, nats, and its number of tokens: two tensors (rows,); differentiable.
 
     As `facts.log_probs`, but with rows laid end to end, each seeing itself only: training rows come unsorted, and
-    padding each to the longest wastes what scoring, which sorts them, does not.
+    padding each to the longest wastes what scoring, which sorts them, does not. Raises ValueError for no rows.
     """
+    if not rows:
+        raise ValueError("there are no rows to learn from: the set of facts to forget or to keep is empty")
+    tokens.check_packs(model, "rows")
     sequences, used = [[]], 0
     for i, row in enumerate(rows):
         if sequences[-1] and used + len(row) > SEQUENCE:

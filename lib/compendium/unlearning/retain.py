@@ -33,12 +33,15 @@ def diagonal(model, rows: list[facts.Row], *, batch: int = 16, progress: bool = 
         raise ValueError("no rows to take the Fisher information on")
     layers = models.linear_layers(model)
     total = {name: torch.zeros_like(layer.weight, dtype=torch.float32) for name, layer in layers.items()}
-    inputs = {}
+    inputs, seen = {}, set()
     wanted = [p for p in model.parameters() if p.requires_grad]
     model.requires_grad_(False)
 
     def forward(name):
         def hook(_, args, output):
+            _check_rows(name, args[0])
+            if name in inputs:
+                raise ValueError(f"{name} is used more than once in a pass: its rows' gradients cannot be told apart")
             inputs[name] = args[0].detach()
             output.register_hook(lambda gradient: backward(name, gradient))
 
@@ -47,6 +50,7 @@ def diagonal(model, rows: list[facts.Row], *, batch: int = 16, progress: bool = 
     def backward(name, gradient):
         by_row = torch.einsum("nto,nti->noi", gradient.float(), inputs.pop(name).float())
         total[name] += by_row.square_().sum(0)
+        seen.add(name)
 
     def begin(_, args, output):
         return output.requires_grad_(True)  # with frozen weights, what makes the rest differentiable
@@ -62,6 +66,7 @@ def diagonal(model, rows: list[facts.Row], *, batch: int = 16, progress: bool = 
             handle.remove()
         for parameter in wanted:
             parameter.requires_grad_(True)
+    _check_seen(layers, seen)
     return {name: value / len(rows) for name, value in total.items()}
 
 
@@ -80,10 +85,12 @@ def second_moments(model, rows: list[facts.Row], *, batch: int = 16) -> dict[str
         raise ValueError("no rows to take inputs from")
     layers = models.linear_layers(model)
     total = {name: torch.zeros(layer.in_features, layer.in_features) for name, layer in layers.items()}
-    real = None
+    real, seen = None, set()
 
     def collect(name):
         def hook(_, args):
+            _check_rows(name, args[0])
+            seen.add(name)
             x = args[0][real].float()
             total[name] += (x.T @ x).cpu()
 
@@ -100,7 +107,22 @@ def second_moments(model, rows: list[facts.Row], *, batch: int = 16) -> dict[str
     finally:
         for handle in handles:
             handle.remove()
+    _check_seen(layers, seen)
     return {name: value / sum(map(len, rows)) for name, value in total.items()}
+
+
+def _check_rows(name: str, x: Tensor) -> None:
+    if x.ndim != 3:
+        raise ValueError(
+            f"{name} reads a tensor of shape {tuple(x.shape)}, not (rows, tokens, width): choose another model"
+        )
+
+
+def _check_seen(layers, seen: set[str]) -> None:
+    """Raise ValueError for a layer that no row went through: a zero would read as "free to change"."""
+    unseen = [name for name in layers if name not in seen]
+    if unseen:
+        raise ValueError(f"no row went through {unseen[0]}: nothing is known of what it matters to the rows")
 
 
 def null_space(moment: Tensor, energy: float = 0.01) -> Tensor:
