@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import safetensors.torch
 import torch
 
 pytest.importorskip("trl")
 
-from compendium import models
+from compendium import files, finite, models
 from compendium.policy_opt import __main__ as command
 from compendium.policy_opt import config, data, policy, rewards, runs, study, tasks
 
@@ -324,3 +325,160 @@ def test_plans_with_a_key_too_many_or_too_few_are_refused(tmp_path):
         study.plan(plan, ["base", "seeds", "conditions"])
     with pytest.raises(config.ConfigError, match="dvc repro 03-grid"):
         study.read(tmp_path)
+
+
+DIVERGING = {
+    "sft": dict(method="sft", learning_rate=1e30, length=60),
+    "sft, infinite weights": dict(method="sft", learning_rate=1e38, length=60, steps=1, max_grad_norm=0.0),
+    "sft, adapters": dict(method="sft", learning_rate=1e30, lora_rank=2),
+    "sft, checkpoints": dict(method="sft", learning_rate=1e30, warmup=3, save_every=1),
+    "dpo": dict(method="dpo", learning_rate=1e4, task="pairs"),
+    "reward": dict(method="reward", learning_rate=1e30, task="pairs"),
+    "grpo": dict(learning_rate=1e30),
+}
+
+
+@pytest.mark.parametrize("name", DIVERGING)
+def test_a_run_that_diverges_is_never_finished(start, pairs, tmp_path, name):
+    of = settings(start, **dict(steps=4, source=pairs) | DIVERGING[name])
+    for _ in range(2):  # the second call resumes from the last healthy checkpoint, if there is one
+        with pytest.raises(finite.Diverged, match=r"at step \d: lower learning_rate"):
+            runs.run(of, tmp_path / "run")
+        found = runs.record(tmp_path / "run")
+        assert found["finished"] is False
+        assert "lower learning_rate" in found["diverged"]
+        assert runs.diverged(tmp_path / "run")
+        assert not (tmp_path / "run" / "policy").exists()
+    for file in (tmp_path / "run").glob("checkpoints/*/model.safetensors"):
+        assert all(weight.isfinite().all() for weight in safetensors.torch.load_file(file).values())
+
+
+def nothing(completion_ids, **_):
+    return [0.0] * len(completion_ids)
+
+
+def test_no_steps_or_nothing_learned_is_no_finished_run(start, tmp_path, monkeypatch):
+    with pytest.raises(config.ConfigError, match="1 problems are too few for one step, which asks 2"):
+        runs.run(settings(start, problems=1), tmp_path / "few")
+    assert runs.record(tmp_path / "few") is None
+    from compendium.policy_opt import trainer
+
+    train = trainer.SFTTrainer.train
+    monkeypatch.setattr(trainer.SFTTrainer, "train", lambda self, **_: None)
+    with pytest.raises(config.ConfigError, match="training ended after 0 of 2 steps"):
+        runs.run(settings(start, method="sft"), tmp_path / "none")
+    monkeypatch.setattr(trainer.SFTTrainer, "train", train)
+    monkeypatch.setattr(trainer.SFTTrainer, "compute_loss", lambda self, model, *_, **__: 0 * sum(
+        weight.sum() for weight in model.parameters()))  # fmt: skip
+    with pytest.raises(config.ConfigError, match="the loss was 0 at each of 2 steps"):
+        runs.run(settings(start, method="sft"), tmp_path / "zero")
+    for name in ("none", "zero"):
+        assert runs.record(tmp_path / name)["finished"] is False
+        assert not (tmp_path / name / "policy").exists()
+    made = runs.run(settings(start, rewards={"test_policy_runs:nothing": 1.0}, steps=1), tmp_path / "equal")
+    assert made["finished"], "equal rewards teach nothing, and that is a result"
+
+
+def test_training_is_kept_when_the_evaluation_fails(start, tmp_path, monkeypatch):
+    of = settings(start, divergence="k3", coefficient=0.1, evaluate=["validation", "templates"], formats=["nf4"])
+    runs.run(of, tmp_path / "whole")
+    judged, tries = policy.ask, []
+
+    def fails(*arguments, **options):
+        tries.append(1)
+        if len(tries) == 3:
+            raise MemoryError("out of memory")
+        return judged(*arguments, **options)
+
+    monkeypatch.setattr(policy, "ask", fails)
+    with pytest.raises(MemoryError):
+        runs.run(of, tmp_path / "cut")
+    assert runs.record(tmp_path / "cut")["finished"] is False
+    stamp = (tmp_path / "cut" / "policy" / "model.safetensors").stat().st_mtime_ns
+    assert runs.run(of, tmp_path / "cut")["finished"]
+    assert (tmp_path / "cut" / "policy" / "model.safetensors").stat().st_mtime_ns == stamp, "it was trained again"
+    for name in ("log.csv", "evaluation.csv", "policy/model.safetensors"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_run_takes_no_others_place(start, tmp_path):
+    of = settings(start, steps=1)
+    for name in ("policy", "checkpoints"):
+        (tmp_path / name / name).mkdir(parents=True)
+        (tmp_path / name / name / "mine.txt").write_text("mine")
+        with pytest.raises(runs.RunError, match=f"holds {name}, and no run.json"):
+            runs.run(of, tmp_path / name)
+        assert (tmp_path / name / name / "mine.txt").read_text() == "mine"
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(runs.RunError, match="is no record of a run"):
+        runs.run(of, tmp_path)
+    runs.run(of, tmp_path / "run")
+    (tmp_path / "run" / "policy" / "mine.txt").write_text("mine")
+    (tmp_path / "run" / "policy" / "model.safetensors").unlink()
+    with pytest.raises(files.FolderError, match=r"holds mine\.txt"):
+        runs.run(of, tmp_path / "run")
+    with pytest.raises(runs.RunError, match="is no folder"):
+        runs.run(of, tmp_path / "run.json" / "below")
+
+
+def test_a_map_that_makes_a_run_diverge_is_the_worse_one(start, tmp_path, monkeypatch):
+    """A search goes on without it, and after an interruption with the runs that were made."""
+    ran = []
+
+    def alone(of, folder):
+        ran.append(str(folder))
+        if folder.name == "1":
+            runs.write(folder, dict(settings={}, finished=False, diverged="the loss is nan at step 1"))
+            raise runs.DivergedError("the loss is nan at step 1")
+        if len(ran) == 7:
+            raise runs.RunError("its process was killed")
+        return runs.run(of, folder)
+
+    base = dict(
+        model=start, method="grpo", problems=8, batch=4, group=2, length=8, steps=1, evaluated=4, coefficient=0.1
+    )
+    plan = tmp_path / "plan.yaml"
+    given = dict(base=base, map_seed=1, iterations=1, population=4, sigma=0.01, rate=0.01)
+    plan.write_text(json.dumps(given))
+    monkeypatch.setattr(runs, "alone", alone)
+    arguments = ["evolve", str(plan), "--out", str(tmp_path / "map"), "--processes", "1"]
+    with pytest.raises(SystemExit, match="error: its process was killed"):
+        command.main(arguments)
+    assert not (tmp_path / "map").exists()
+    command.main(arguments)
+    found = pd.read_csv(tmp_path / "map" / "evolution.csv")
+    assert found.failed.tolist() == [1]
+    assert not list(tmp_path.glob(".map*"))
+    (tmp_path / "map" / "mine.txt").write_text("mine")
+    with pytest.raises(SystemExit, match=r"error: .*holds mine\.txt"):
+        command.main(arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("train", "learning_rate: .nan\n", "learning_rate is nan"), ("train", "learning_rate: .inf\n", "is inf"),
+        ("train", "learning_rate: 0\n", "learning_rate is 0"), ("train", "steps: -1\n", "cannot be negative"),
+        ("train", "steps: 2020-01-01\n", "date 2020-01-01"), ("train", "source: 2020-01-01\n", "date 2020-01-01"),
+        ("train", "revision: 12345\n", "in quotes"), ("train", "rewards: {correct: .nan}\n", "give a number"),
+        ("train", "rewards: {1: 1.0}\n", "is no name"), ("train", "- a\n", "name: value"),
+        ("train", "low: .nan\n", "low is nan"), ("train", "temperature: .nan\n", "temperature is nan"),
+        ("grid", "base: {}\nseeds: 0\nconditions: {}\n", "seeds is 0"),
+        ("grid", "base: {}\nseeds: [0]\nconditions: {a: 1}\n", "conditions is"),
+        ("grid", "base: {}\nseeds: [0]\nconditions: {}\n", "no conditions"),
+        ("grid", "base: {}\nseeds: [0.5]\nconditions: {a: {}}\n", "seeds is [0.5]"),
+        ("grid", "base: {}\nseeds: [0]\nconditions: {a: {stepz: 1}}\n", "a: unknown parameter 'stepz'"),
+        ("grid", "base: []\nseeds: [0]\nconditions: {a: {}}\n", "base is"),
+        ("evolve", "base: {}\nmap_seed: 1\niterations: 0\npopulation: 2\nsigma: 0.1\nrate: 0.1\n", "iterations (0)"),
+        ("evolve", "base: {}\nmap_seed: 1\niterations: 1\npopulation: 2\nsigma: .nan\nrate: 0.1\n", "sigma is nan"),
+        ("evolve", "base: {}\nmap_seed: 1\niterations: 1\npopulation: 3\nsigma: 0.1\nrate: 0.1\n", "even population"),
+    ],
+)  # fmt: skip
+def test_bad_settings_end_in_one_line(tmp_path, name, text, message):
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+    with pytest.raises(SystemExit, match=r"^error: ") as error:
+        command.main([name, str(file), "--out", str(tmp_path / "out")])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()

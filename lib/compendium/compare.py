@@ -23,6 +23,7 @@ from compendium.paths import FIGURES, ROOT, relative
 
 IDENTICAL, TOLERATED, DRIFT, NEW, GONE = "identical", "within tolerance", "drift", "new", "missing"
 BAD = {DRIFT, GONE}
+IMAGES = (".png", ".svg", ".pdf", ".jpg")
 
 
 def committed(path: str) -> bytes | None:
@@ -57,9 +58,14 @@ def judge(old: bytes, new: bytes, suffix: str, rtol: float, atol: float) -> tupl
     """Verdict on one file and a remark; numbers a, b agree when |a - b| <= atol + rtol max(|a|, |b|)."""
     if old == new:
         return IDENTICAL, ""
-    if suffix not in (".csv", ".json"):
+    if suffix in IMAGES and new:
         return TOLERATED, "image bytes differ; compare its table"
-    before, after = flatten(old, suffix), flatten(new, suffix)
+    if suffix not in (".csv", ".json"):
+        return DRIFT, "bytes differ" if new else "it is empty"
+    try:
+        before, after = flatten(old, suffix), flatten(new, suffix)
+    except ValueError as error:  # of pandas' and json's parsers: a file cut off, or of another encoding
+        return DRIFT, f"cannot be read: {str(error).splitlines()[0]}"
     if len(before) != len(after):
         return DRIFT, f"{len(before)} values became {len(after)}"
     worst = 0.0
@@ -74,8 +80,12 @@ def judge(old: bytes, new: bytes, suffix: str, rtol: float, atol: float) -> tupl
 
 def _off(a: float, b: float, rtol: float, atol: float) -> float:
     """How far two numbers are apart, in units of the tolerance."""
-    if a == b or (np.isnan(a) and np.isnan(b)):
+    if a == b or (a != a and b != b):  # nan is not itself
         return 0.0
+    try:
+        a, b = float(a), float(b)
+    except OverflowError:  # an integer beyond all floats
+        return np.inf
     if not (np.isfinite(a) and np.isfinite(b)):
         return np.inf
     allowed = atol + rtol * max(abs(a), abs(b))

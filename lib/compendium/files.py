@@ -7,7 +7,8 @@
 
 A folder made here holds a *manifest*, `.made.json`, with the names of its files. Only such a folder, with nothing in it
 that the manifest does not name, is ever replaced or removed; an empty one is, too, as nothing is lost with it. A folder
-with other files, a link, the working folder or a folder above it is refused in one line, before any work.
+with other files, a link, the working folder or a folder above it is refused in one line, before any work. What was made
+and cannot be put in its place in the end, as someone else's file has come there meanwhile, is kept beside it.
 """
 
 import json
@@ -15,7 +16,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from compendium.paths import relative
@@ -57,15 +58,21 @@ def read_manifest(folder: Path) -> dict | None:
         found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and found.get("made by") == MARK else None
+    named = found.get("files") if isinstance(found, dict) and found.get("made by") == MARK else None
+    return found if isinstance(named, list) and all(isinstance(name, str) for name in named) else None
 
 
 def strange(folder: Path) -> list[str]:
     """What a folder holds that its manifest does not name: sorted paths relative to it."""
     known = {MANIFEST, *(read_manifest(folder) or {}).get("files", ())}
-    known |= {parent.as_posix() for name in known for parent in Path(name).parents}
-    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
-    return sorted(path for path in found if path not in known and not _passing(path))
+    above = {parent.as_posix() for name in known for parent in Path(name).parents}
+    found = []
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        made = name in (above if path.is_dir() and not path.is_symlink() else known)
+        if not made and not _passing(name):
+            found.append(name)
+    return sorted(found)
 
 
 def _passing(path: str) -> bool:
@@ -75,7 +82,17 @@ def _passing(path: str) -> bool:
 
 def check(folder) -> Path:
     """`folder` as an absolute path, if it may be made or replaced. Raises FolderError."""
-    path = Path(os.path.abspath(folder))  # links are kept, so that they are seen
+    try:
+        return _checked(Path(os.path.abspath(folder)))  # links are kept, so that they are seen
+    except (OSError, RuntimeError) as error:  # a name that is too long, links in a circle
+        raise FolderError(f"{relative(folder)} cannot be written: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error).splitlines()[0]
+
+
+def _checked(path: Path) -> Path:
     if path.is_symlink():
         raise FolderError(f"{relative(path)} is a link: name the folder that it leads to, or another one")
     path = path.parent.resolve() / path.name
@@ -100,30 +117,47 @@ def check(folder) -> Path:
 
 
 @contextmanager
-def replaced(folder) -> Iterator[Path]:
+def replaced(folder, **more) -> Iterator[Path]:
     """Yield an empty scratch folder beside `folder`; when the block ends well, it takes that place, with a manifest.
 
-    After an exception, or a kill, what was there is there as before. Raises FolderError as `check` does, before the
-    block and again after it, when something came to be there meanwhile.
+    more: what else the manifest says. After an exception, or a kill, what was there is there as before. Raises
+    FolderError as `check` does, before the block and again after it, when something came to be there meanwhile, or the
+    disk is full; the message then says where the new files are kept.
     """
     path = check(folder)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        dir=path.parent, prefix=f".{path.name}.", suffix=".partial", ignore_cleanup_errors=True
-    ) as beside:
-        scratch, earlier = Path(beside) / "made", Path(beside) / "earlier"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = tempfile.TemporaryDirectory(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".partial", ignore_cleanup_errors=True
+        )
+    except OSError as error:
+        raise FolderError(f"{relative(path)} cannot be written: {_reason(error)}") from None
+    with partial as beside:
+        scratch = Path(beside) / "made"
         scratch.mkdir()
         yield scratch
-        manifest(scratch)
-        check(path)
-        if path.exists():
-            os.replace(path, earlier)
         try:
-            os.replace(scratch, path)
-        except BaseException:
-            if earlier.exists():
-                os.replace(earlier, path)
-            raise
+            manifest(scratch, **more)
+            _swap(scratch, check(path), Path(beside) / "earlier")
+        except (OSError, FolderError) as error:
+            if not scratch.is_dir():
+                raise FolderError(f"the folder to become {relative(path)} was removed while it was filled") from None
+            kept = path.parent / Path(beside).name.lstrip(".")
+            os.replace(scratch, kept)
+            said = str(error) if isinstance(error, FolderError) else f"{relative(path)}: {_reason(error)}"
+            raise FolderError(f"{said}. What was made is kept in {relative(kept)}") from None
+
+
+def _swap(scratch: Path, path: Path, earlier: Path) -> None:
+    """Put `scratch` in the place of `path`, which goes to `earlier`; or else leave all as it was."""
+    if path.exists():
+        os.replace(path, earlier)
+    try:
+        os.replace(scratch, path)
+    except BaseException:
+        if earlier.exists():
+            os.replace(earlier, path)
+        raise
 
 
 @contextmanager
@@ -141,4 +175,5 @@ def resumed(folder, key: str) -> Iterator[Path]:
     path.mkdir(parents=True, exist_ok=True)
     manifest(path, **{"units of": key})
     yield path
-    shutil.rmtree(path)
+    with suppress(FileNotFoundError):  # two at once: the first to end has removed it
+        shutil.rmtree(path)

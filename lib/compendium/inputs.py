@@ -9,7 +9,9 @@ its labels. Every function of the compendium that takes frames or labels from ou
     inputs.codes(y, model.classes_, "y")                # class numbers by value: "cat", "dog" -> 0, 1
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from decimal import Decimal
+from numbers import Real
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,8 @@ import pandas as pd
 
 def columns(X) -> list | None:
     """The column names of a data frame (also polars', Arrow's and the like); None for anything without names."""
+    if isinstance(X, pd.DataFrame):  # one of its columns may be called column_names
+        return list(X.columns)
     names = getattr(X, "column_names", getattr(X, "columns", None))
     return None if names is None or callable(names) else list(names)
 
@@ -60,7 +64,10 @@ def vector(values, name: str) -> np.ndarray:
     """
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
         values = np.where(np.ma.getmaskarray(values), None, values.data.astype(object))
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError, RuntimeError) as error:  # rows of different lengths; tensors with a gradient
+        raise ValueError(f"{name} must hold one value a row: {str(error).splitlines()[0]}") from None
     if array.dtype.kind in "US" and isinstance(values, (list, tuple)) and not all(isinstance(v, str) for v in values):
         array = np.asarray(values, object)
     if array.ndim == 2 and array.shape[1] == 1:
@@ -68,6 +75,29 @@ def vector(values, name: str) -> np.ndarray:
     if array.ndim != 1:
         raise ValueError(f"{name} must hold one value a row, got shape {array.shape}")
     return array
+
+
+def numbers(values, name: str) -> np.ndarray:
+    """(n,) float64 from real numbers and truths, whatever their type; missing values are nan.
+
+    Raises ValueError for anything else. Text, dates and durations would become numbers too, the latter ones of a unit
+    that is not seen, and a missing date the lowest of all.
+    """
+    array = vector(values, name)
+    if array.dtype.kind not in "biufO":
+        raise ValueError(f"{name} must be numbers, got {_item(array[0])!r}: convert them first" if len(array) else
+                         f"{name} must be numbers, got type {array.dtype}: convert them first")  # fmt: skip
+    if array.dtype.kind != "O":
+        return np.asarray(array, float)
+    missing = pd.isna(array)
+    for value in array[~missing]:
+        if not isinstance(value, (Real, Decimal, np.bool_)):
+            raise ValueError(f"{name} must be numbers, got {value!r}: convert them first")
+    return np.asarray(np.where(missing, np.nan, array), float)
+
+
+def _item(value):
+    return value.item() if hasattr(value, "item") else value
 
 
 def same_rows(**given) -> None:
@@ -107,7 +137,7 @@ def binary(values, name: str) -> np.ndarray:
     found = pd.unique(pd.Series(array, dtype=object))
     if all(isinstance(v, (bool, np.bool_, int, np.integer, float, np.floating)) and v in (0, 1) for v in found):
         return array.astype(bool)
-    found = [v.item() if hasattr(v, "item") else v for v in found]
+    found = [_item(v) for v in found]
     example = max(found, key=lambda v: (isinstance(v, (int, float)), str(v)))
     remedy = (
         f"{name} == {example!r}" if not isinstance(example, float) or example.is_integer()
@@ -123,10 +153,9 @@ def codes(labels, classes: Sequence, name: str = "y") -> np.ndarray:
     A label and a class are equal as Python has it, so 1, 1.0 and numpy's 1 are one label, and "1" is another.
     """
     array = vector(labels, name)
-    place = {(c.item() if hasattr(c, "item") else c): k for k, c in enumerate(classes)}
-    found = [place.get(v.item() if hasattr(v, "item") else v, -1) for v in array]
+    place = {_item(c): k for k, c in enumerate(classes)}
+    found = [place.get(v, -1) if isinstance(v, Hashable) else -1 for v in map(_item, array)]
     if -1 in found:
-        strange = array[found.index(-1)]
-        strange = strange.item() if hasattr(strange, "item") else strange
+        strange = _item(array[found.index(-1)])
         raise ValueError(f"{name} holds {strange!r}, which is no class of the model: it knows {_shown(list(place))}")
     return np.array(found, np.int64)

@@ -67,7 +67,13 @@ def rounded(value):
 
 
 def verdict(*, holds: bool, in_direction: bool = False, testable: bool = True) -> str:
-    """The verdict that follows from a notebook's own rule: holds > in direction > does not hold here."""
+    """The verdict that follows from a notebook's own rule: holds > in direction > does not hold here.
+
+    Raises ValueError for text, None and nan, which are no answers, though Python takes "no" and nan for true.
+    """
+    for name, value in {"holds": holds, "in_direction": in_direction, "testable": testable}.items():
+        if value is None or isinstance(value, str) or (isinstance(value, float) and math.isnan(value)):
+            raise ValueError(f"{name} must be True or False, got {value!r}: compare it with a bound first")
     if not testable:
         return UNTESTABLE
     return HOLDS if holds else DIRECTION if in_direction else FAILS
@@ -125,7 +131,7 @@ def collect(figures=FIGURES) -> pd.DataFrame:
         notebook = path.parent.relative_to(figures).as_posix()
         if "/." in f"/{notebook}":  # scratch folder of an interrupted run
             continue
-        rows += [{"notebook": notebook, **claim} for claim in json.loads(path.read_text())]
+        rows += [{"notebook": notebook, **claim} for claim in json.loads(path.read_text(encoding="utf-8"))]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -146,7 +152,7 @@ def scorecard(claims: pd.DataFrame) -> str:
 
 def update_readme(table: str, path=ROOT / "README.md") -> None:
     """Put `table` between the scorecard marks of a markdown file. Raises ValueError when the marks are gone."""
-    text = Path(path).read_text()
+    text = Path(path).read_text(encoding="utf-8")
     start, end = "<!-- scorecard:start -->\n", "<!-- scorecard:end -->"
     if text.count(start) != 1 or text.count(end) != 1:
         raise ValueError(f"{relative(path)} needs the lines {start.strip()} and {end}, once each")
@@ -155,18 +161,31 @@ def update_readme(table: str, path=ROOT / "README.md") -> None:
 
 
 def provenance() -> dict:
-    """What produced this run: commit, versions, machine. Varies by machine, so keep it out of committed results."""
+    """What produced this run: commit, versions, machine. Varies by machine, so keep it out of committed results.
 
-    def git(*command) -> str:
-        done = subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True)
-        return done.stdout.strip() if done.returncode == 0 else "unknown"
+    Never raises: what cannot be told, as without git or a package, is "unknown" or "not installed".
+    """
 
+    def git(*command) -> str | None:
+        try:
+            done = subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True)
+        except OSError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    def version(package: str) -> str:
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return "not installed"
+
+    changed = git("status", "--porcelain")
     packages = "torch", "transformers", "bitsandbytes", "peft", "numpy", "pandas", "matplotlib"
     return {
-        "commit": git("rev-parse", "--short", "HEAD"),
-        "changed files": len(git("status", "--porcelain").splitlines()),
+        "commit": git("rev-parse", "--short", "HEAD") or "unknown",
+        "changed files": "unknown" if changed is None else len(changed.splitlines()),
         "stage": os.environ.get("DVC_STAGE", "none"),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
-        **{package: metadata.version(package) for package in packages},
+        **{package: version(package) for package in packages},
     }

@@ -1,7 +1,6 @@
 """Intervals and paired tests, the same ones everywhere. scipy and statsmodels do the work."""
 
 import numpy as np
-import pandas as pd
 from scipy import stats as sps
 
 from compendium import inputs
@@ -10,7 +9,7 @@ from compendium import inputs
 def t_interval(values, level: float = 0.95) -> tuple[float, float]:
     """Student-t interval of the mean over few independent repeats, such as seeds.
 
-    nan for fewer than two, or where a value is nan. Raises ValueError for values that are no list.
+    nan for fewer than two, or where a value is nan. Raises ValueError for values that are no list of numbers.
     """
     values = _values(values, level)
     if len(values) < 2:
@@ -22,7 +21,7 @@ def t_interval(values, level: float = 0.95) -> tuple[float, float]:
 def bootstrap_interval(values, *, seed: int = 0, level: float = 0.95, resamples: int = 2000) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean over items; for a paired difference, pass the differences.
 
-    nan for no values, or where a value is nan. Raises ValueError for values that are no list.
+    nan for no values, or where a value is nan. Raises ValueError for values that are no list of numbers.
     """
     values = _values(values, level)
     if len(values) == 0 or np.isnan(values).any():
@@ -54,5 +53,4 @@ def mcnemar(before, after) -> float:
 def _values(values, level: float) -> np.ndarray:
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, such as 0.95, got {level}")
-    values = inputs.vector(values, "values")
-    return np.asarray(np.where(pd.isna(values), np.nan, values) if values.dtype.kind == "O" else values, float)
+    return inputs.numbers(values, "values")

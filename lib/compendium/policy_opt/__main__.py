@@ -9,24 +9,24 @@ python -m compendium.policy_opt evaluate owner/model --revision ... --lm-eval gs
 """
 
 import argparse
-import shutil
 import sys
 import time
 from pathlib import Path
 
 import pandas as pd
 
-from compendium import formats, models, report
+from compendium import files, finite, formats, models, report, settings
 from compendium.paths import relative
 from compendium.policy_opt import config, data, mirror, policy, runs, study
 
 
 def train(given) -> None:
-    settings = config.load(given.settings)
+    of = config.load(given.settings)
+    runs.place(given.out)
     if given.here:
-        runs.run(settings, given.out)
+        runs.run(of, given.out)
     else:
-        runs.launch([(settings, given.out)])
+        runs.launch([(of, given.out)])
     found = pd.read_csv(given.out / "evaluation.csv")
     if len(found):
         print(found.round(3).to_string(index=False))
@@ -39,23 +39,18 @@ LOG = "reward", "flat", "length", "entropy", "divergence", "weight_calculation",
 def grid(given) -> None:
     plan = study.plan(given.plan, ["base", "seeds", "conditions"])
     base = config.make(plan["base"])
-    maps = {
-        config.make(plan["base"] | {k: v for k, v in c.items() if k != "seeds"}).mirror
-        for c in plan["conditions"].values()
-    }
+    maps = {of.mirror for _, of in study.made_of(plan["conditions"], plan["seeds"], plan["base"])}
     read = [given.plan, Path(base.model) / "model.safetensors", *(Path(m) for m in maps if isinstance(m, str))]
-    scratch = given.out.with_name(f".{given.out.name}-{study.fingerprint(*(path for path in read if path.exists()))}")
-    tables = study.grid(plan["conditions"], plan["seeds"], plan["base"], processes=given.processes, folder=scratch)
-    partial = given.out.with_name(f".{given.out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    writer = report.Report(partial)
-    writer.table(study.start(plan["base"]), "start")
-    writer.table(tables.finals, "finals")
-    writer.table(tables.looks, "looks")
-    writer.table(tables.log[["condition", "seed", "step", *(name for name in LOG if name in tables.log)]], "log")
-    shutil.rmtree(given.out, ignore_errors=True)
-    partial.rename(given.out)
-    shutil.rmtree(scratch)
+    key, out = study.fingerprint(*(path for path in read if path.exists())), files.check(given.out)
+    with files.resumed(out.with_name(f".{out.name}-{key}"), key) as kept:
+        tables = study.grid(plan["conditions"], plan["seeds"], plan["base"], processes=given.processes, folder=kept)
+        with files.replaced(out) as scratch:
+            writer = report.Report(scratch)
+            writer.table(study.start(plan["base"]), "start")
+            writer.table(tables.finals, "finals")
+            writer.table(tables.looks, "looks")
+            columns = ["condition", "seed", "step", *(name for name in LOG if name in tables.log)]
+            writer.table(tables.log[columns], "log")
     print(f"{len(tables.seconds)} runs, {tables.seconds.seconds.sum() / 60:.0f} minutes of processor time")
 
 
@@ -63,9 +58,14 @@ def evolve(given) -> None:
     plan = study.plan(given.plan, ["base", "map_seed", "iterations", "population", "sigma", "rate"])
     started = time.perf_counter()
     options = {name: plan[name] for name in ("iterations", "population", "sigma", "rate")}
-    found = study.evolve(plan["base"], mirror.initial(plan["map_seed"]), processes=given.processes, **options)
-    report.Report(given.out).table(pd.DataFrame(found.history), "evolution")
-    mirror.save(found.theta, given.out / "learned.txt")
+    begun, base = mirror.initial(plan["map_seed"]), config.make(plan["base"] | {"divergence": "mirror"})
+    read = [path for path in (given.plan, Path(base.model) / "model.safetensors") if path.exists()]
+    out = files.check(given.out)
+    with files.resumed(out.with_name(f".{out.name}.runs"), study.fingerprint(*read)) as kept:
+        found = study.evolve(plan["base"], begun, processes=given.processes, folder=kept, **options)
+        with files.replaced(out) as scratch:
+            report.Report(scratch).table(pd.DataFrame(found.history), "evolution")
+            mirror.save(found.theta, scratch / "learned.txt")
     accepted = sum(step["accepted"] for step in found.history)
     print(f"{found.runs} runs, {accepted} steps accepted, {(time.perf_counter() - started) / 60:.1f} minutes")
 
@@ -75,7 +75,7 @@ def evaluate(given) -> None:
         lm_eval(given)
         return
     splits = given.splits or (["validation", "operands", "templates"] if given.task == "stories" else ["test"])
-    settings = config.make(
+    of = config.make(
         dict(
             model=given.model, revision=given.revision, dtype=given.dtype, device=given.device, task=given.task,
             rewards={"marker": 1.0}, source=given.source, source_revision=given.source_revision, split=splits[0],
@@ -84,11 +84,9 @@ def evaluate(given) -> None:
         )
     )  # fmt: skip
     models.set_threads(given.threads)
-    asked = data.held_out(settings)
-    model, tokenizer = policy.load(
-        settings.model, revision=settings.revision, dtype=settings.dtype, device=settings.device
-    )
-    print(pd.DataFrame(runs.greedy(settings, model, tokenizer, asked)).round(3).to_string(index=False))
+    asked = data.held_out(of)
+    model, tokenizer = policy.load(of.model, revision=of.revision, dtype=of.dtype, device=of.device)
+    print(pd.DataFrame(runs.greedy(of, model, tokenizer, asked)).round(3).to_string(index=False))
 
 
 def lm_eval(given) -> None:
@@ -115,14 +113,14 @@ def main(argv=None) -> None:
         command = commands.add_parser(do.__name__, help=what)
         command.add_argument("plan", type=Path)
         command.add_argument("--out", type=Path, required=True, help="folder for the tables")
-        command.add_argument("--processes", type=int, default=2, help="runs side by side, one thread each")
+        command.add_argument("--processes", type=settings.positive, default=2, help="runs side by side, of one thread")
         command.set_defaults(do=do)
     command = commands.add_parser("evaluate", help="accuracy of a policy, with intervals")
     command.add_argument("model", help="a folder, or a hub id")
     command.add_argument("--revision")
     command.add_argument("--device", default="cpu")
     command.add_argument("--dtype", default="float32")
-    command.add_argument("--threads", type=int, default=1)
+    command.add_argument("--threads", type=settings.positive, default=1)
     command.add_argument("--task", default="stories", choices=["stories", "gsm8k", "mbpp"])
     command.add_argument("--source", help="a JSON-lines file in the task's format, or a hub id")
     command.add_argument("--source-revision")
@@ -137,8 +135,10 @@ def main(argv=None) -> None:
     given = parser.parse_args(argv)
     try:
         given.do(given)
-    except (ValueError, OSError, runs.RunError, models.ModelError) as error:
+    except (ValueError, OSError, runs.RunError, models.ModelError, finite.Diverged) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted: the same command goes on, finished runs and checkpoints are kept")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ right with what would be. `python -m compendium.policy_opt train FILE --out FOLD
 leaves there. Paths are taken from the present folder, or else from the repository's root.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -25,6 +26,7 @@ METHODS = ("sft", "dpo", "reward", *losses.LOSSES)
 BACKENDS = "trl", "unsloth"
 TASKS = "stories", "gsm8k", "mbpp", "pairs"
 SCHEDULES = "linear", "constant", "cosine"
+UNBOUNDED = "max_grad_norm", "high"  # where infinity means no bound
 
 
 class ConfigError(ValueError):
@@ -133,6 +135,14 @@ def make(given: dict) -> Config:
     for name, value in asdict(config).items():
         if type(value) in (int, float) and value < 0:
             raise ConfigError(f"{name} is {value:g}: it cannot be negative")
+        if isinstance(value, float) and (math.isnan(value) or (math.isinf(value) and name not in UNBOUNDED)):
+            raise ConfigError(f"{name} is {value:g}: give a finite number")
+    for name in ("python", "revision", "source", "source_revision"):
+        value = getattr(config, name)
+        if not isinstance(value, str | None):
+            raise ConfigError(f"{name} is {value!r} ({type(value).__name__}): give a text, in quotes, or leave it out")
+    if not config.learning_rate:
+        raise ConfigError("learning_rate is 0: nothing would be learned, give a positive number")
     for name in ("steps", "batch", "micro_batches", "group", "updates", "length", "problems", "samples", "threads",
                  "looked_at", "evaluated"):  # fmt: skip
         if getattr(config, name) < 1:
@@ -144,7 +154,9 @@ def make(given: dict) -> Config:
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise ConfigError(f"{name} is {value!r}: give a number, or leave it out for the method's own")
     for name, weight in config.rewards.items():
-        if isinstance(weight, bool) or not isinstance(weight, int | float):
+        if not isinstance(name, str):
+            raise ConfigError(f"rewards: {name!r} is no name: write it in quotes")
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
             raise ConfigError(f"rewards: the weight of {name!r} is {weight!r}: give a number")
     if not config.temperature:
         raise ConfigError("temperature is 0: completions would all be the same, say 1.0 or less")
@@ -173,6 +185,8 @@ def _check_reinforced(config: Config) -> None:
         raise ConfigError("a coefficient without a divergence: name one, or say coefficient: 0")
     if config.mirror is not None and type(config.mirror) not in (int, str):
         raise ConfigError(f"mirror is {config.mirror!r}: give a seed or a file")
+    if config.divergence == "mirror" and isinstance(config.mirror, str) and not Path(_located(config.mirror)).is_file():
+        raise ConfigError(f"mirror: there is no file {config.mirror!r}")
     if config.save_every % config.updates:
         raise ConfigError(f"save_every {config.save_every} is no multiple of updates {config.updates}")
     if config.credit != "vanilla" and config.method == "gspo":

@@ -63,10 +63,15 @@ def save(theta: Tensor, path) -> None:
 
 
 def load(path) -> Tensor:
-    """(380,) parameters from a file that `save` wrote. Raises ValueError for another number of them."""
-    theta = torch.tensor([float(line) for line in Path(path).read_text().split()])
+    """(380,) parameters from a file that `save` wrote. Raises ValueError for another number of them, or other ones."""
+    try:
+        theta = torch.tensor([float(line) for line in Path(path).read_text(encoding="utf-8").split()])
+    except ValueError:
+        raise ValueError(f"{relative(path)} is no mirror map: it must hold {SIZE} numbers, one a line") from None
     if theta.shape != (SIZE,):
         raise ValueError(f"{relative(path)} holds {len(theta)} numbers, and a mirror map has {SIZE} parameters")
+    if not ((theta >= 0) & (theta <= LARGEST)).all():
+        raise ValueError(f"{relative(path)}: a mirror map's parameters must lie in [0, {LARGEST:g}], and some do not")
     return theta
 
 
@@ -215,8 +220,13 @@ def evolve(
     starts from, both trained with one further seed. (Theirs keeps signed parameters, uses raw fitness over all runs
     that did not fail, and compares a population's mean with the best mean so far.) Ties are rejected.
     `runs` counts calls of `fitness`: iterations x (population + 2).
-    Raises ValueError for an odd population.
+    Raises ValueError for an odd population, and for settings with which nothing would be tried.
     """
+    if iterations < 1 or not 0 < sigma < math.inf or not 0 < decay < math.inf or not 0 <= rate < math.inf:
+        raise ValueError(
+            f"iterations ({iterations}) must be at least 1, sigma ({sigma:g}) and decay ({decay:g}) positive and rate "
+            f"({rate:g}) not negative: nothing would be tried"
+        )
     if population < 2 or population % 2:
         raise ValueError(f"antithetic pairs need an even population, not {population}")
     theta, pairs, history = project(theta), population // 2, []

@@ -3,11 +3,12 @@
     runs.run(config, "runs/first")                                           # train, measure, record; in this process
     runs.launch([(config, "runs/first"), (other, "runs/second")], processes=2)    # each in its own
 
-A run's folder holds `policy/` (weights as safetensors, and the tokenizer), `log.csv` (one row a step), `looks.csv`
+A run that diverges ends where it does, with the step and what to lower; it leaves no policy and is never finished. A
+run's folder holds `policy/` (weights as safetensors, and the tokenizer), `log.csv` (one row a step), `looks.csv`
 (accuracy during training, if asked for), `evaluation.csv` (accuracy after it, by split and storage format, with
 intervals) and `run.json`: settings, versions, machine, commit, the policy's hash, and whether it is finished. The same
-command resumes an unfinished run from its last checkpoint, to the same bits as if nothing had happened, and leaves a
-finished one alone.
+command resumes an unfinished run from its last checkpoint, or after training where only the evaluation is missing, to
+the same bits as if nothing had happened, and leaves a finished one alone. Files that no run wrote are never replaced.
 
 Libraries that speed training up change others as they are imported, and what they change stays changed. So no two runs
 share a process: each is forked from a server that has imported TRL and done nothing else, which takes milliseconds
@@ -34,7 +35,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from compendium import formats, models, report
+from compendium import files, finite, formats, models, report
 from compendium.paths import ROOT, relative
 from compendium.policy_opt import data, policy, rewards
 from compendium.policy_opt.config import Config, differences, make
@@ -60,6 +61,10 @@ class RunError(RuntimeError):
     """A run that cannot start, or did not finish; the message says why and what to do."""
 
 
+class DivergedError(RunError):
+    """A run whose training diverged in its own process; the message has the step and what to lower."""
+
+
 def unavailable(config: Config) -> str | None:
     """Why the run's backend cannot be used in this process, and what to install; None if it can."""
     missing = [name for name in dict.fromkeys(["trl", config.backend]) if not importlib.util.find_spec(name)]
@@ -81,15 +86,37 @@ def quiet() -> None:
 
 
 def record(out) -> dict | None:
-    """What `run.json` in a run's folder says; None if there is none."""
+    """What `run.json` in a run's folder says; None if there is none. Raises RunError if it is no run's."""
     path = Path(out) / "run.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        found["settings"], found["finished"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise RunError(f"{relative(path)} is no record of a run: name another folder, or move it away") from None
+    return found
+
+
+def place(out: Path) -> None:
+    """Raise RunError unless `out` is free for a run, or holds one: it can be written, and holds no other results."""
+    if Path(out).is_symlink() and not Path(out).exists():
+        raise RunError(f"{relative(out)} is a link that leads nowhere: name a folder")
+    existing = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise RunError(f"{relative(out)} cannot be written: {existing} is no folder that you may write to")
+    if not record(out) and (other := [name for name in WRITTEN if (out / name).exists()]):
+        raise RunError(
+            f"{relative(out)} holds {other[0]}, and no run.json that says it is a run's: name another folder, or move "
+            "it away"
+        )
 
 
 def run(config: Config, out) -> dict:
     """Train, measure and record one run in this process; returns the record. Resumes what was interrupted, and leaves
     alone what is finished. Raises RunError, or ValueError or ModelError for settings that turn out not to work."""
     out, started = Path(out), time.time()
+    place(out)
     found = record(out)
     if found:
         changed = differences(config, make(found["settings"]))
@@ -108,32 +135,54 @@ def run(config: Config, out) -> dict:
     asked = {} if config.method == "reward" else data.held_out(config)  # what cannot be had is missed before training
     from compendium.policy_opt import trainer as trainers  # TRL takes seconds to import
 
-    checkpoints = out / "checkpoints"
-    trainer = trainers.build(config, checkpoints)
     settings = {name: shown(value) for name, value in asdict(config).items()}
-    write(out, dict(settings=settings, finished=False))
-    trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
-
-    model, tokenizer = trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class
-    if config.lora_rank:
-        model = model.merge_and_unload()
-    save(model, tokenizer, out / "policy")
-    history, writer = pd.DataFrame(trainer.state.log_history), report.Report(out)
-    writer.table(history[history.loss.notna()][[n for n in LOGGED if n in history]].rename(columns=LOGGED), "log")
-    if "n" in history:
-        writer.table(history[history.n.notna()][["step", *SUMMARY]], "looks")
-    measured = evaluate(config, model.eval(), tokenizer, out / "policy", asked)
-    writer.table(measured, "evaluation")
+    if found and found.get("trained") and intact(out, found):  # all but the evaluation was done before
+        model, tokenizer = trainers.reload(config, out / "policy")
+        started -= found["seconds"]
+    else:
+        model, tokenizer = _trained(config, out, settings, started)
+    measured = evaluate(config, model, tokenizer, out / "policy", asked)
+    report.Report(out).table(measured, "evaluation")
     packages = {name: metadata.version(name) for name in dict.fromkeys(["trl", "datasets", config.backend])}
     found = dict(
         settings=settings, finished=True, seconds=round(time.time() - started, 1),
         policy=models.sha256(out / "policy" / "model.safetensors"), **report.provenance(), **packages,
     )  # fmt: skip
     write(out, found)
-    shutil.rmtree(checkpoints, ignore_errors=True)
     return found
 
 
+def _trained(config: Config, out: Path, settings: dict, started: float):
+    """`(model, tokenizer)` after training, which is recorded; the policy, the log and the looks are written."""
+    from compendium.policy_opt import trainer as trainers
+
+    files.check(out / "policy")
+    checkpoints = out / "checkpoints"
+    trainer = trainers.build(config, checkpoints)
+    write(out, dict(settings=settings, finished=False))
+    try:
+        trainers.train(trainer, config, last_checkpoint(checkpoints))
+        model, tokenizer = trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class
+        if config.lora_rank:
+            model = model.merge_and_unload()
+        lower = f"learning_rate ({config.learning_rate:g})"
+        finite.check("a weight", model.parameters(), step=config.steps, lower=lower)
+    except finite.Diverged as error:
+        write(out, dict(settings=settings, finished=False, diverged=str(error)))
+        raise
+    save(model, tokenizer, out / "policy")
+    history, writer = pd.DataFrame(trainer.state.log_history), report.Report(out)
+    writer.table(history[history.loss.notna()][[n for n in LOGGED if n in history]].rename(columns=LOGGED), "log")
+    if "n" in history:
+        writer.table(history[history.n.notna()][["step", *SUMMARY]], "looks")
+    written = models.sha256(out / "policy" / "model.safetensors")
+    spent = round(time.time() - started, 1)
+    write(out, dict(settings=settings, finished=False, trained=True, seconds=spent, policy=written))
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return model.eval(), tokenizer
+
+
+WRITTEN = "policy", "checkpoints", "log.csv", "looks.csv", "evaluation.csv"  # and run.json
 SUMMARY = "accuracy", "low", "high", "length", "finished", "n"
 
 
@@ -151,9 +200,11 @@ def shown(value):
 
 
 def intact(out: Path, found: dict) -> bool:
-    """Whether the policy that a record names is still there."""
+    """Whether the policy that a record names is still there, and the tables beside it."""
     weights = out / "policy" / "model.safetensors"
-    return weights.exists() and models.sha256(weights) == found["policy"]
+    tables = ["log.csv"] + ["evaluation.csv"] * found["finished"]
+    there = weights.exists() and all((out / name).exists() for name in tables)
+    return there and models.sha256(weights) == found["policy"]
 
 
 def write(out: Path, found: dict) -> None:
@@ -162,12 +213,9 @@ def write(out: Path, found: dict) -> None:
 
 def save(model, tokenizer, folder: Path) -> None:
     """Weights and tokenizer, as `models.load` reads them; the folder appears in one step."""
-    scratch = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(scratch, ignore_errors=True)
-    model.save_pretrained(scratch)
-    tokenizer.save_pretrained(scratch)
-    shutil.rmtree(folder, ignore_errors=True)
-    scratch.rename(folder)
+    with files.replaced(folder) as scratch:
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
 
 
 def stored(model, weights: str):
@@ -240,7 +288,9 @@ def _judge(config: Config, folder: Path) -> list[dict]:
 
 def launch(jobs: Sequence[tuple[Config, Path]], *, processes: int = 1) -> list[dict]:
     """Records of runs, in order, each made in a process of its own; `processes` at a time. Raises RunError for the
-    first that fails, after those under way have ended."""
+    first that fails (DivergedError where its training diverged), after those under way have ended."""
+    if processes < 1:
+        raise RunError(f"processes is {processes}: it must be at least 1")
     with ThreadPoolExecutor(processes) as pool:
         return list(tqdm(pool.map(lambda job: alone(*job), jobs), total=len(jobs), desc="runs", disable=None))
 
@@ -262,8 +312,13 @@ def alone(config: Config, out, function=run) -> dict:
         done, found = False, "its process was killed; the same command resumes it"
     process.join()
     if not done:
-        raise RunError(f"{relative(out)}: {found}")
+        raise (DivergedError if found.startswith("Diverged: ") else RunError)(f"{relative(out)}: {found}")
     return found
+
+
+def diverged(out) -> bool:
+    """Whether the run in a folder ended because its training diverged."""
+    return "diverged" in (record(out) or {})
 
 
 def _child(function, config: Config, out, pipe) -> None:
@@ -274,6 +329,8 @@ def _child(function, config: Config, out, pipe) -> None:
     threading.Thread(target=watch, daemon=True).start()
     try:
         pipe.send((True, function(config, out)))
+    except KeyboardInterrupt:
+        pipe.send((False, "interrupted; the same command resumes it"))
     except Exception as error:
         if not isinstance(error, ValueError | OSError | RuntimeError | ImportError):
             traceback.print_exc()  # a mistake in the code, whose place matters
@@ -284,13 +341,15 @@ def _elsewhere(config: Config, out: Path) -> dict:
     """A run in another interpreter, whose environment holds its backend."""
     if not Path(config.python).is_file():
         raise RunError(f"there is no interpreter {config.python}; {INSTALL[config.backend]}")
+    place(out)
     out.mkdir(parents=True, exist_ok=True)
-    settings = out / "settings.yaml"
+    settings = out / ".settings.yaml"
     report.write(settings, json.dumps(asdict(config) | {"python": None}))  # YAML holds JSON
     environment = os.environ | {"PYTHONPATH": str(ROOT / "lib")}
     command = [config.python, "-m", "compendium.policy_opt", "train", str(settings), "--out", str(out), "--here"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
-        raise RunError(f"{relative(out)}: {said.removeprefix('error: ')}; {INSTALL[config.backend]}")
+        kind = DivergedError if diverged(out) else RunError
+        raise kind(f"{relative(out)}: {said.removeprefix('error: ')}; {INSTALL[config.backend]}")
     return record(out)

@@ -8,7 +8,9 @@ seeds, and so the same prompts in the same order, as those of all other conditio
 """
 
 import hashlib
+import inspect
 import itertools
+import math
 import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -20,7 +22,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from compendium import run, stats
+from compendium import run, settings, stats
 from compendium.paths import relative
 from compendium.policy_opt import config, data, mirror, policy, runs
 
@@ -40,12 +42,9 @@ def grid(
     """Every condition with every seed, or with the `seeds` that it names itself.
 
     folder: where the runs are kept, so that the same call goes on where an interrupted one ended; None: nowhere.
-    Raises ConfigError before the first run starts, RunError if one fails.
+    Raises ConfigError before the first run starts, RunError if one fails; with a folder, the others are kept.
     """
-    made = []
-    for name, changes in conditions.items():
-        own = {key: value for key, value in changes.items() if key != "seeds"}
-        made += [((name, seed), config.make(base | own | {"seed": seed})) for seed in changes.get("seeds", seeds)]
+    made = made_of(conditions, seeds, base)
     with tempfile.TemporaryDirectory(prefix="policies.") if folder is None else nullcontext(folder) as scratch:
         folders = [Path(scratch) / str(i) for i in range(len(made))]
         records = runs.launch(
@@ -66,6 +65,23 @@ def grid(
         return Tables(table("log"), table("looks"), table("evaluation"), pd.DataFrame(spent))
 
 
+def made_of(conditions: dict[str, dict], seeds: Sequence[int], base: dict) -> list[tuple[tuple, config.Config]]:
+    """((condition, seed), settings) of every run of a grid. Raises ConfigError for the first that cannot be run."""
+    made = []
+    for name, changes in conditions.items():
+        own = {key: value for key, value in changes.items() if key != "seeds"}
+        chosen = changes.get("seeds", seeds)
+        if not settings.fits(chosen, list[int]) or not chosen:
+            raise config.ConfigError(f"{name}: seeds is {chosen!r}: give a list of whole numbers")
+        try:
+            made += [((name, seed), config.make(base | own | {"seed": seed})) for seed in chosen]
+        except config.ConfigError as error:
+            raise config.ConfigError(f"{name}: {error}") from None
+    if not made:
+        raise config.ConfigError("no conditions: name at least one, such as {none: {}}")
+    return made
+
+
 def read(folder: Path) -> tuple[Tables, pd.DataFrame]:
     """The tables that the command `grid` wrote to a folder, `seconds` left out, and its start. Raises ConfigError."""
     if not (Path(folder) / "start.csv").exists():
@@ -76,17 +92,27 @@ def read(folder: Path) -> tuple[Tables, pd.DataFrame]:
     return Tables(log, looks, finals, pd.DataFrame()), begun
 
 
+KINDS = {  # of what a plan may say
+    "base": dict, "seeds": list[int], "conditions": dict[str, dict], "map_seed": int, "iterations": int,
+    "population": int, "sigma": float, "rate": float,
+}  # fmt: skip
+
+
 def plan(path: Path, names: Sequence[str]) -> dict:
-    """What a YAML file of several runs says, which must be these `names`. Raises ConfigError."""
+    """What a YAML file of several runs says, which must be these `names`, of KINDS. Raises ConfigError."""
     try:
         found = run.read_yaml(Path(path))
     except run.RunError as error:
         raise config.ConfigError(str(error)) from None
     if set(found) != set(names):
-        odd = sorted(set(found) ^ set(names))[0]
+        odd = sorted(set(found) ^ set(names), key=str)[0]
         raise config.ConfigError(
             f"{relative(path)}: {odd!r} is {'missing' if odd in names else 'unknown'}: it needs {', '.join(names)}"
         )
+    for name, value in found.items():
+        if not settings.fits(value, KINDS[name]):
+            kind = inspect.formatannotation(KINDS[name])
+            raise config.ConfigError(f"{relative(path)}: {name} is {value!r}: it must be {kind}")
     return found
 
 
@@ -197,22 +223,46 @@ def one_process(both: tuple[config.Config, config.Config], out) -> dict:
     return runs.run(both[1], Path(out) / "second")
 
 
-def evolve(base: dict, theta: Tensor, *, processes: int = 1, **options) -> mirror.Evolution:
+def evolve(
+    base: dict, theta: Tensor, *, processes: int = 1, folder: Path | None = None, **options
+) -> mirror.Evolution:  # fmt: skip
     """`mirror.evolve` where a map's fitness is greedy validation accuracy after a run of `base` with it; options: its
     iterations, population, sigma, rate, seed. Give `base` another `task_seed` than the runs the map is for, and the
-    problems they are judged by stay unseen."""
-    with tempfile.TemporaryDirectory(prefix="maps.") as scratch:
+    problems they are judged by stay unseen.
+
+    folder: where the runs are kept, so that the same call goes on where an interrupted one ended; None: nowhere. A run
+    that diverges has the fitness nan; RunError is raised for one that fails otherwise.
+    """
+    config.make(base | {"divergence": "mirror"})
+    with tempfile.TemporaryDirectory(prefix="maps.") if folder is None else nullcontext(folder) as scratch:
         numbers = itertools.count()
 
         def members(_, thetas, seeds) -> list[float]:
             jobs = []
             for member, seed in zip(thetas, seeds, strict=True):
-                folder = Path(scratch) / str(next(numbers))
-                file = folder.with_suffix(".txt")
+                place = Path(scratch) / str(next(numbers))
+                file = place.with_suffix(".txt")
                 mirror.save(member, file)
                 changes = {"divergence": "mirror", "mirror": str(file), "seed": seed, "evaluate": ["validation"]}
-                jobs.append((config.make(base | changes), folder))
-            runs.launch(jobs, processes=processes)
-            return [float(one(pd.read_csv(folder / "evaluation.csv")).accuracy.iloc[0]) for _, folder in jobs]
+                jobs.append((config.make(base | changes), place))
+            _launch_all(jobs, processes)
+            return [math.nan if runs.diverged(place) else _accuracy(place) for _, place in jobs]
 
         return mirror.evolve(None, theta, mapper=members, **options)
+
+
+def _accuracy(folder: Path) -> float:
+    return float(one(pd.read_csv(folder / "evaluation.csv")).accuracy.iloc[0])
+
+
+def _launch_all(jobs: list[tuple[config.Config, Path]], processes: int) -> None:
+    """`runs.launch`, passing over the runs that diverge."""
+    while jobs:
+        try:
+            runs.launch(jobs, processes=processes)
+            return
+        except runs.DivergedError:
+            rest = [job for job in jobs if not runs.diverged(job[1])]
+            if len(rest) == len(jobs):
+                raise
+            jobs = rest

@@ -16,6 +16,7 @@ Written for trl 1.16, whose private methods it overrides; `tests/test_trainer.py
 `build` makes the trainer of a `Config`, SFT, DPO and reward models included, which are TRL's own.
 """
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -34,9 +35,10 @@ from trl import (
     SFTTrainer,
 )  # fmt: skip
 
+from compendium import finite
 from compendium.policy_opt import credit as credits
 from compendium.policy_opt import data, divergences, losses, mirror, policy, rewards
-from compendium.policy_opt.config import Config
+from compendium.policy_opt.config import Config, ConfigError
 
 
 class PolicyTrainer(GRPOTrainer):
@@ -217,6 +219,50 @@ class Look(TrainerCallback):
             state.log_history.append({"step": state.global_step, **policy.summary(answers)})
 
 
+class Guard(TrainerCallback):
+    """Stops a run that diverges, before the step's checkpoint is written: transformers alone would go on with nan as
+    weights, and log a loss of 0 (PolicyTrainer's and TRL's own alike). Draws no random numbers."""
+
+    def __init__(self, learning_rate: float):
+        self.lower = f"learning_rate ({learning_rate:g}), or max_grad_norm"
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **_):
+        gradients = (p.grad for p in model.parameters() if p.grad is not None)
+        finite.check("a gradient", gradients, step=state.global_step + 1, lower=self.lower)
+
+    def on_step_end(self, args, state, control, model=None, **_):
+        finite.check("a weight", model.parameters(), step=state.global_step, lower=self.lower)
+
+    def on_log(self, args, state, control, logs=None, **_):
+        for name in ("loss", "grad_norm"):
+            if name in (logs or {}):
+                finite.check(f"the {name}".replace("_", " "), logs[name], step=state.global_step, lower=self.lower)
+
+
+def train(trainer, config: Config, checkpoint: str | None = None) -> None:
+    """Train to the last step, from a checkpoint if one is named. Raises `finite.Diverged`, and ConfigError when the
+    data gave out before the last step or taught nothing at all."""
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except RuntimeError as error:
+        if "probability tensor contains" not in str(error):  # torch's words when completions are drawn from nan
+            raise
+        raise finite.Diverged(
+            f"the policy's probabilities are not finite after step {trainer.state.global_step}: "
+            f"lower learning_rate ({config.learning_rate:g})"
+        ) from None
+    done, losses_seen = trainer.state.global_step, [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    if done < config.steps:
+        raise ConfigError(
+            f"training ended after {done} of {config.steps} steps: {len(trainer.train_dataset)} examples do not fill "
+            f"a batch of {config.batch}; lower batch, or give more data"
+        )
+    if not config.reinforced and not any(losses_seen):  # a reinforced policy's is 0 wherever its rewards are equal
+        raise ConfigError(
+            f"the loss was 0 at each of {done} steps: no token of the data taught anything; look at its answers"
+        )
+
+
 def load(config: Config):
     """`(model, tokenizer)` to start from, through the run's backend. Raises ModelError or ValueError."""
     if config.model == "fresh":
@@ -228,6 +274,15 @@ def load(config: Config):
             config.model, revision=config.revision, dtype=getattr(torch, config.dtype), load_in_4bit=False
         )
     return policy.load(config.model, revision=config.revision, dtype=config.dtype, device=config.device)
+
+
+def reload(config: Config, folder: Path):
+    """`(model, tokenizer)` of the policy that a run of `config` saved in `folder`; raises as `load` does. A reward
+    model is read where it is used (`rewards.Learned`), so there it is `(None, None)`."""
+    if config.method == "reward":
+        return None, None
+    model, tokenizer = load(replace(config, model=str(folder), revision=None))
+    return model.eval(), tokenizer
 
 
 def divergence(config: Config):
@@ -251,13 +306,18 @@ def build(config: Config, out: Path):
     disable_progress_bars()
     model, tokenizer = load(config)
     rows = data.rows(config, model, tokenizer)
+    if config.reinforced and len(rows) < config.batch // config.group:
+        raise ConfigError(
+            f"{len(rows)} problems are too few for one step, which asks {config.batch // config.group} (batch "
+            f"{config.batch} / group {config.group}): lower batch, or raise problems"
+        )
     options = dict(
         output_dir=str(out), max_steps=config.steps, gradient_accumulation_steps=config.micro_batches,
         per_device_train_batch_size=config.batch // config.micro_batches, learning_rate=config.learning_rate,
         lr_scheduler_type=config.schedule, warmup_steps=config.warmup, weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm, seed=config.seed, use_cpu=config.device == "cpu",
         bf16=config.dtype == "bfloat16" and config.device != "cpu", gradient_checkpointing=config.device != "cpu",
-        logging_steps=1, report_to="none", disable_tqdm=True, dataloader_pin_memory=False,
+        logging_steps=1, logging_nan_inf_filter=False, report_to="none", disable_tqdm=True, dataloader_pin_memory=False,
         save_strategy="steps" if config.save_every else "no", save_steps=config.save_every or 500, save_total_limit=1,
         model_init_kwargs={"revision": config.revision} if config.revision else None,
     )  # fmt: skip
@@ -278,6 +338,7 @@ def build(config: Config, out: Path):
     else:
         made = _reinforced(config, model, options, given)
     made.remove_callback(PrinterCallback)
+    made.add_callback(Guard(config.learning_rate))
     if config.look_every and config.method != "reward":
         looked = data.problems(config, config.evaluate[0], config.looked_at)
         made.add_callback(Look(config.look_every, looked, tokenizer, config.asking))

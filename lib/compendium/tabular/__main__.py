@@ -7,7 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from compendium import models, run
+from compendium import models, run, settings, units
 from compendium.paths import TABULAR, relative
 from compendium.tabular import pretrain, rates, study, suite
 
@@ -27,23 +27,28 @@ def main(argv=None) -> None:
     command.add_argument("--out", type=Path, default=TABULAR / "study", help="folder for the tables")
     given = parser.parse_args(argv)
     try:
-        settings = run.read_yaml(given.settings)
+        found, where = run.read_yaml(given.settings), given.settings.name
         if given.command == "rates":
-            print(rates.gains(rates.search(given.out, **settings)).round(4).to_string())
+            settings.check(found, rates.search, rates.one, where=where, but={"out", "name", "seed"})
+            print(rates.gains(rates.search(given.out, **found)).round(4).to_string())
             return
         if given.command == "study":
-            processes = settings.pop("processes")
-            tables = study.run(study.jobs(**settings), processes=processes, out=given.out)
+            processes = found.pop("processes", 2)
+            if not settings.fits(processes, int):
+                raise ValueError(f"{where}: processes is {processes!r}: it must be int")
+            settings.check(found, study.jobs, study.one, where=where, but={"name", "seed", "network"})
+            tables = study.run(study.jobs(**found), processes=processes, out=given.out)
             print(f"{relative(given.out)}  {len(tables['scores'])} rows of scores")
             return
         if given.steps is not None:
-            settings["steps"] = given.steps
-        path = pretrain.train(given.out, **settings, progress=partial(print, flush=True))
+            found["steps"] = given.steps
+        settings.check(found, pretrain.train, where=where, but={"out", "progress"})
+        path = pretrain.train(given.out, **found, progress=partial(print, flush=True))
         print(f"{relative(path)}  {path.stat().st_size / 1e6:.1f} MB, SHA-256 {models.sha256(path)}")
-    except (ValueError, TypeError, OSError, run.RunError, models.ModelError, suite.MissingExtra) as error:
+    except (ValueError, OSError, run.RunError, models.ModelError, suite.MissingExtra, units.Lost) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("interrupted: `pretrain` goes on from its last validation, the others begin anew")
+        sys.exit("interrupted: the same command goes on, after the last validation or the last finished unit")
 
 
 if __name__ == "__main__":

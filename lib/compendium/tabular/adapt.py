@@ -41,7 +41,7 @@ from sklearn.utils.validation import column_or_1d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compendium import formats
+from compendium import finite, formats
 from compendium.tabular.pfn import Member, Network, PFNClassifier, logits, stratified
 
 TARGETS = ("q", "k", "v", "out", "up", "down")
@@ -195,7 +195,8 @@ def adapt(
     x: (rows, columns) numbers, codes in nominal columns, nan: missing; y: (rows,) classes 0 .. K-1. context: most rows
     in a support or in the context that held-out rows see. The log has a row a look: step, log-loss of the held-out
     rows (nats; nan if none are), mean training loss since the last look, and whether it was the best so far. Tables
-    of fewer than 10 rows, or of one class, are not adapted to.
+    of fewer than 10 rows, or of one class, are not adapted to. Raises `finite.Diverged` when a loss, a gradient or a
+    weight is no longer finite.
     """
     if strategy is None or len(y) < 10 or len(np.unique(y)) < 2:
         return network, pd.DataFrame([{"step": 0, "held out": math.nan, "training": math.nan, "best": True}])
@@ -225,7 +226,7 @@ def adapt(
     optimiser = torch.optim.AdamW(weights, lr=strategy.rate, weight_decay=strategy.weight_decay)
     best = [w.detach().clone() for w in weights]
     log = [{"step": 0, "held out": look(), "training": math.nan, "best": True}]
-    least, losses, since = log[0]["held out"], [], 0
+    least, losses, since, lower = log[0]["held out"], [], 0, f"the strategy's rate ({strategy.rate:g})"
     for step in range(1, strategy.steps + 1):
         episodes = [Episode(x[chosen], codes, nominal, strategy, rng) for _ in range(strategy.episodes)]
         episodes = [e for e in episodes if len(e)]
@@ -238,14 +239,18 @@ def adapt(
         optimiser.zero_grad(set_to_none=True)
         for e in episodes:
             value = e.loss(model) / len(episodes)
+            finite.check("the loss", value, step=step, lower=lower)
             value.backward()
             losses.append(value.item() * len(episodes))
         if strategy.clip is not None:
-            torch.nn.utils.clip_grad_norm_(weights, strategy.clip)
+            finite.clip(weights, strategy.clip, step=step, lower=lower)
         optimiser.step()
+        finite.check("a weight", weights, step=step, lower=lower)
         if step % strategy.every and step < strategy.steps:
             continue
         seen = look()
+        if watched:
+            finite.check("the loss of held-out rows", seen, step=step, lower=lower)
         better = not watched or seen < least
         log.append({"step": step, "held out": seen, "training": float(np.mean(losses)), "best": better})
         losses, since = [], 0 if better else since + 1
@@ -262,7 +267,8 @@ def adapt(
 class AdaptedPFN(PFNClassifier):
     """A `PFNClassifier` whose network is adapted to the training rows in `fit`.
 
-    strategy: a name in STRATEGIES or a Strategy. After `fit`, `log_` has the course of training.
+    strategy: a name in STRATEGIES or a Strategy. After `fit`, `log_` has the course of training. Training draws rows by
+    their place in the table, so another order of rows is another draw, as another random_state is.
     """
 
     def __init__(self, network=None, *, strategy="sft", members=8, context=1000, nominal=None, temperature=1.0,

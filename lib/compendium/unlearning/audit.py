@@ -10,19 +10,25 @@
    alone, made only to suppress, pass it too (`07_structural_erasure`).
 
 Limits: chance + 0.05; 3 points lost; 3 points back. Where the interval includes the limit, the report says that more
-facts are needed to settle it. F.csv has the columns of `data/facts.csv`, and holds the facts to forget; all other facts
-of `data/facts.csv` that the base model knows are those to keep.
+facts are needed to settle it. Where a property cannot be judged, of a single fact or of a model whose inside cannot be
+read, the report says why and judges the others, and the command ends with status 3. Results are written as they come.
+F.csv has the columns of `data/facts.csv`, and holds the facts to forget; all other facts of `data/facts.csv` that the
+base model knows are those to keep.
 """
 
+import io
 import json
 import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from compendium import facts, formats, models, report, stats
+from compendium import facts, files, formats, models, report, stats
 from compendium.attribution.decoder import Decoder
 from compendium.unlearning import cad, domains, mansu, mechanism, updates
 
@@ -30,6 +36,9 @@ RETAIN = 0.03  # of accuracy: how much of what should be kept may be lost, or of
 LEVEL = 0.05  # of accuracy: how far above chance still counts as forgotten
 FOLDS = 4  # of the attribution pairs, for CAD's interval
 CIRCUIT = 0.2  # share of the linear weights that the circuit's nodes hold
+PROPERTIES = "forgotten", "retained", "permanent", "changed inside"
+AHEAD = "not reached yet"
+UNJUDGED = 3  # exit status of an audit that could not judge all properties
 
 
 def check(base, edited) -> None:
@@ -47,101 +56,182 @@ def check(base, edited) -> None:
                 raise ValueError(f"the {label} checkpoint holds NaN or infinite values in {name}: it cannot be audited")
 
 
-def audit(
+def audit(base, edited, tokenizer, table: pd.DataFrame, **options) -> dict:
+    """The four properties of `edited`, as a dict that JSON can hold: the last of what `judged` yields, same options."""
+    return list(judged(base, edited, tokenizer, table, **options))[-1]
+
+
+def judged(
     base, edited, tokenizer, table: pd.DataFrame, *, stored=("nf4",), n_retain: int = 100, n_pairs: int = 20,
     ig_steps: int = 5, seed: int = 0,
-) -> dict:  # fmt: skip
-    """The four properties of `edited`, as a dict that JSON can hold.
+) -> Iterator[dict]:  # fmt: skip
+    """Yield the findings, one dict that grows, each time that a property has been judged or cannot be.
 
     table: facts to forget (columns of `facts.load`). stored: formats. n_retain: facts to keep that are tried, half of
-    them of the same relations; those the base model knows are asked. n_pairs: facts that attribution looks at. Raises
-    ValueError as `check` does, and when the base model knows none of the facts.
+    them of the same relations; those the base model knows are asked. n_pairs: facts that attribution looks at.
+    `properties`: whether each holds, None where it is not judged, and why not in `not judged`, by property, or by
+    property and format. Raises ValueError as `check` does, for a format or number that cannot be, and when the base
+    model knows none of the facts.
     """
+    for fmt in stored:
+        if fmt not in formats.FORMATS:
+            raise ValueError(f"unknown format {fmt!r}: choose among {', '.join(formats.FORMATS)}")
+    for name, number in {"n_retain": n_retain, "n_pairs": n_pairs, "ig_steps": ig_steps}.items():
+        if number < 1:
+            raise ValueError(f"{name} is {number}: it must be at least 1")
     check(base, edited)
     known = facts.known(base, tokenizer, table)
     if known.empty:
         raise ValueError("the base model knows none of these facts: there is nothing it could have forgotten")
     keep = facts.known(base, tokenizer, domains.others(facts.load(), table, n=n_retain, seed=seed))
-    if keep.empty:
-        raise ValueError("the base model knows none of the facts to keep that were tried: there is nothing to compare")
-    asked = {name: facts.questions(split="heldout", table=part) for name, part in (("forget", known), ("retain", keep))}
+    parts = {"forget": known} | ({} if keep.empty else {"retain": keep})
+    asked = {name: facts.questions(split="heldout", table=part) for name, part in parts.items()}
+    found = {
+        "properties": dict.fromkeys(PROPERTIES), "settled": dict.fromkeys(PROPERTIES), "measured": {}, "intervals": {},
+        "facts": {"to forget": len(known), "to keep": len(keep), "questions": sum(map(len, asked.values()))},
+        "not judged": dict.fromkeys(PROPERTIES, AHEAD),
+    }  # fmt: skip
+    with _noted(found, "changed inside"):  # what cannot be read is said first, not last
+        inside = _Inside(base, edited, tokenizer, known, n_pairs, seed)
 
-    def correct(model):
+    def correct(model, label: str):
         """Share of right answers fact by fact: the two wordings of a fact are no independent evidence."""
         scored = {name: facts.score(model, tokenizer, part) for name, part in asked.items()}
+        for s in scored.values():
+            if not np.isfinite(s[["logprob", "margin"]].to_numpy()).all():
+                raise ValueError(f"the {label} model gives answers probabilities that are NaN or infinite")
         return {
             name: s.groupby(["relation", "subject"], sort=False).correct.mean().to_numpy() for name, s in scored.items()
         }
 
-    before, after = correct(base), correct(edited)
-    answers = {
-        "forget": _interval(after["forget"], seed),
-        "retain change": _interval(after["retain"] - before["retain"], seed),
-    }
-    measured = {
-        "forget, base": before["forget"].mean(), "forget": after["forget"].mean(),
-        "retain, base": before["retain"].mean(),
-        "retain": after["retain"].mean(), "retain change": (after["retain"] - before["retain"]).mean(),
-    }  # fmt: skip
-    snapshot, layers = updates.snapshot(base), models.linear_layers(edited)
-    if any(not torch.equal(layers[name].weight, weight) for name, weight in snapshot.items()):
-        moved = updates.compare(snapshot, edited, density=updates.boundary_density(snapshot), seed=seed)
-        measured["mean bin width / mean update"] = moved["ratio_mean_gap"]
-        measured["codes that flip in NF4"] = moved["flips"]
-    gaps = {}
+    before, after = correct(base, "base"), correct(edited, "edited")
+    _measure(found, {"forget, base": before["forget"].mean(), "forget": after["forget"].mean()})
+    _interval_of(found, "forget", after["forget"], seed)
+    _rule(found, "forgotten", "forget", facts.CHANCE + LEVEL)
+    yield found
+
+    with _noted(found, "retained"):
+        if keep.empty:
+            raise ValueError("the base model knows none of the facts to keep that were tried: nothing to compare")
+        change = after["retain"] - before["retain"]
+        _measure(found, {"retain, base": before["retain"].mean(), "retain": after["retain"].mean(),
+                         "retain change": change.mean()})  # fmt: skip
+        _interval_of(found, "retain change", change, seed)
+        _rule(found, "retained", "retain change", -RETAIN, -1)
+    yield found
+
+    with _noted(found, "bin width"):
+        snapshot, layers = updates.snapshot(base), models.linear_layers(edited)
+        if any(not torch.equal(layers[name].weight, weight) for name, weight in snapshot.items()):
+            moved = updates.compare(snapshot, edited, density=updates.boundary_density(snapshot), seed=seed)
+            _measure(found, {"mean bin width / mean update": moved["ratio_mean_gap"],
+                             "codes that flip in NF4": moved["flips"]})  # fmt: skip
+    kept = []
     for fmt in stored:
-        with formats.quantised(base, fmt):
-            measured |= {f"{kind}, base in {fmt}": right.mean() for kind, right in correct(base).items()}
-        with formats.quantised(edited, fmt):
-            again = correct(edited)
-        gaps[fmt] = again["forget"] - after["forget"]
-        measured |= {f"forget, {fmt}": again["forget"].mean(), f"retain, {fmt}": again["retain"].mean()}
-        measured[f"{fmt} gap"] = gaps[fmt].mean()
-        answers[f"{fmt} gap"] = _interval(gaps[fmt], seed)
+        with _noted(found, f"permanent, {fmt}"):
+            with formats.quantised(base, fmt):
+                alike = correct(base, f"base, stored in {fmt},")
+            with formats.quantised(edited, fmt):
+                again = correct(edited, f"edited, stored in {fmt},")
+            _measure(found, {f"{kind}, base in {fmt}": right.mean() for kind, right in alike.items()})
+            _measure(found, {f"{kind}, {fmt}": right.mean() for kind, right in again.items()})
+            _measure(found, {f"{fmt} gap": (again["forget"] - after["forget"]).mean()})
+            _interval_of(found, f"{fmt} gap", again["forget"] - after["forget"], seed)
+            kept.append(fmt)
+    with _noted(found, "permanent"):
+        if not stored:
+            raise ValueError("no storage format was named")
+        if kept:
+            worst = max(kept, key=lambda fmt: found["measured"][f"{fmt} gap"])
+            _rule(found, "permanent", f"{worst} gap", RETAIN)
+        if len(kept) < len(stored) and found["properties"]["permanent"] is not False:
+            found["properties"]["permanent"] = found["settled"]["permanent"] = None
+            raise ValueError(f"not in every format: {next(fmt for fmt in stored if fmt not in kept)} cannot be tried")
+    yield found
 
-    groups = [part.iloc[:n_pairs] for _, part in known.groupby("relation", sort=False)]
-    pairs = [pair for part in groups for pair in mechanism.contrast(tokenizer, part, seed=seed)]
-    decoders = [Decoder(model.requires_grad_(False)) for model in (base, edited)]
-    folds = [[part[i::FOLDS] for part in pairs if len(part) > i] for i in range(FOLDS)]
-    folds = [fold for fold in folds if fold]
-    sizes = torch.tensor([sum(map(len, fold)) for fold in folds])
-    old, new = (
-        torch.stack([mechanism.attribute(decoder, fold, steps=ig_steps).sum(1).cpu() for fold in folds])
-        for decoder in decoders
-    )
+    if found["not judged"].get("changed inside") == AHEAD:
+        with _noted(found, "changed inside"):
+            inside.compare(found, ig_steps)
+            _rule(found, "changed inside", "CAD cosine", found["measured"]["CAD cosine, noise floor"], -1)
+        yield found
 
-    def mean(scores, fold):
-        return (scores[fold] * sizes[fold, None]).sum(0) / sizes[fold].sum()
 
-    every, number = torch.ones(len(folds), dtype=torch.bool), torch.arange(len(folds))
-    circuit = mansu.circuit(decoders[0], mean(old, every), CIRCUIT)
-    divergence = cad.divergence(mean(old, every), mean(new, every), circuit)
-    left_out = [cad.divergence(mean(old, number != i), mean(new, number != i), circuit)["cosine"] for i in number]
-    spread = 2 * math.sqrt((len(folds) - 1) * float(np.var(left_out)))  # jackknife over folds, two standard errors
-    answers["CAD cosine"] = (divergence["cosine"] - spread, divergence["cosine"] + spread)
-    noise = cad.divergence(mean(old, number % 2 == 0), mean(old, number % 2 == 1), circuit)
-    measured |= {f"CAD {name}": value for name, value in divergence.items()}
-    measured |= {f"CAD {name}, noise floor": value for name, value in noise.items()}
+class _Inside:
+    """What attribution reads of both models: contrast pairs of the known facts, in folds.
 
-    def ruling(value, interval, limit, sign=1):
-        """Whether sign x value <= sign x limit, and whether the whole interval says so."""
-        inside = [sign * end <= sign * limit for end in interval]
-        return bool(sign * value <= sign * limit), all(inside) or not any(inside)
+    Raises ValueError for a model whose forward pass `Decoder` does not reproduce, and for too few pairs.
+    """
 
-    worst = max(stored, key=lambda fmt: measured[f"{fmt} gap"])
-    rulings = {
-        "forgotten": ruling(measured["forget"], answers["forget"], facts.CHANCE + LEVEL),
-        "retained": ruling(measured["retain change"], answers["retain change"], -RETAIN, -1),
-        "permanent": ruling(measured[f"{worst} gap"], answers[f"{worst} gap"], RETAIN),
-        "changed inside": ruling(divergence["cosine"], answers["CAD cosine"], noise["cosine"], -1),
-    }
-    return {
-        "properties": {name: holds for name, (holds, _) in rulings.items()},
-        "settled": {name: settled for name, (_, settled) in rulings.items()},
-        "measured": {name: float(value) for name, value in measured.items()},
-        "intervals": {name: list(map(float, value)) for name, value in answers.items()},
-        "facts": {"to forget": len(known), "to keep": len(keep), "questions": sum(map(len, asked.values()))},
-    }
+    def __init__(self, base, edited, tokenizer, known: pd.DataFrame, n_pairs: int, seed: int):
+        self.decoders = [Decoder(model.requires_grad_(False)) for model in (base, edited)]
+        groups = [part.iloc[:n_pairs] for _, part in known.groupby("relation", sort=False)]
+        pairs, reason = [], None
+        for part in groups:
+            try:
+                pairs += mechanism.contrast(tokenizer, part, seed=seed)
+            except ValueError as error:  # one relation with too few facts; the others may do
+                reason = error
+        if not pairs:
+            raise reason
+        folds = [[part[i::FOLDS] for part in pairs if len(part) > i] for i in range(FOLDS)]
+        self.folds = [fold for fold in folds if fold]
+        if len(self.folds) < 2:
+            raise ValueError("no two facts' prompts can be told into halves, whose difference is the noise: more facts")
+
+    def compare(self, found: dict, ig_steps: int) -> None:
+        """Divergence of the circuit between the models, with its interval and its noise floor, into `found`."""
+        folds = self.folds
+        sizes = torch.tensor([sum(map(len, fold)) for fold in folds])
+        old, new = (
+            torch.stack([mechanism.attribute(decoder, fold, steps=ig_steps).sum(1).cpu() for fold in folds])
+            for decoder in self.decoders
+        )
+
+        def mean(scores, fold):
+            return (scores[fold] * sizes[fold, None]).sum(0) / sizes[fold].sum()
+
+        every, number = torch.ones(len(folds), dtype=torch.bool), torch.arange(len(folds))
+        circuit = mansu.circuit(self.decoders[0], mean(old, every), CIRCUIT)
+        divergence = cad.divergence(mean(old, every), mean(new, every), circuit)
+        left_out = [cad.divergence(mean(old, number != i), mean(new, number != i), circuit)["cosine"] for i in number]
+        spread = 2 * math.sqrt((len(folds) - 1) * float(np.var(left_out)))  # jackknife over folds, two standard errors
+        noise = cad.divergence(mean(old, number % 2 == 0), mean(old, number % 2 == 1), circuit)
+        _measure(found, {f"CAD {name}": value for name, value in divergence.items()}
+                 | {f"CAD {name}, noise floor": value for name, value in noise.items()})  # fmt: skip
+        found["intervals"]["CAD cosine"] = [divergence["cosine"] - spread, divergence["cosine"] + spread]
+
+
+@contextmanager
+def _noted(found: dict, name: str):
+    """What goes wrong in the block is put down as the reason why `name` is not judged; the others go on."""
+    try:
+        yield
+    except Exception as error:  # whatever it is: three properties must not be lost with the fourth
+        lines = str(error).strip().splitlines() or ["no message"]
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        found["not judged"][name] = kind + lines[0]
+
+
+def _measure(found: dict, values: dict) -> None:
+    """Put numbers down. Raises ValueError, and puts none down, where one is not finite."""
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise ValueError(f"{name} is {value}")
+    found["measured"] |= {name: float(value) for name, value in values.items()}
+
+
+def _interval_of(found: dict, name: str, values, seed: int) -> None:
+    found["intervals"][name] = list(map(float, _interval(values, seed)))
+
+
+def _rule(found: dict, name: str, value: str, limit: float, sign: int = 1) -> None:
+    """Whether sign x value <= sign x limit, and whether the whole interval says so."""
+    if not all(map(math.isfinite, [limit, *found["intervals"][value]])):
+        raise ValueError(f"the interval of {value} is not finite")
+    inside = [sign * end <= sign * limit for end in found["intervals"][value]]
+    found["properties"][name] = bool(sign * found["measured"][value] <= sign * limit)
+    found["settled"][name] = all(inside) or not any(inside)
+    found["not judged"].pop(name, None)
 
 
 def _interval(values, seed: int) -> tuple[float, float]:
@@ -153,7 +243,7 @@ def _interval(values, seed: int) -> tuple[float, float]:
 
 
 def draw(found: dict):
-    """Figure: what is left of both kinds of facts, in the base, the edited and the stored model."""
+    """Figure: what is left of both kinds of facts, in the base, the edited and the stored model, as far as judged."""
     import matplotlib.pyplot as plt
 
     report.style()
@@ -163,20 +253,57 @@ def draw(found: dict):
     columns |= {f"edited, {fmt}": f", {fmt}" for fmt in stored}
     fig, ax = plt.subplots(figsize=(3.5 + 0.9 * len(columns), 3.4))
     for i, kind in enumerate(("forget", "retain")):
+        if kind not in m:
+            continue
         places = [j + 0.38 * (i - 0.5) for j in range(len(columns))]
         ax.bar(places, [m[kind + tail] for tail in columns.values()], 0.36, label=f"facts to {kind}", color=f"C{i}")
     ax.axhline(facts.CHANCE, color="0.5", lw=1, ls="--")
     ax.annotate("chance", (1, facts.CHANCE), xycoords=("axes fraction", "data"), xytext=(3, 0),
                 textcoords="offset points", va="center", color="0.4")  # fmt: skip
     ax.set(xticks=range(len(columns)), xticklabels=columns, ylim=(0, 1.02), ylabel="right answers")
-    said = [name if yes else f"not {name}" for name, yes in found["properties"].items()]
-    ax.set_title(", ".join(said).capitalize())
+    words = {True: "{}", False: "not {}", None: "{} not judged"}
+    ax.set_title(", ".join(words[holds].format(name) for name, holds in found["properties"].items()).capitalize())
     ax.legend(loc="center left", bbox_to_anchor=(1.12, 0.5))
     return fig
 
 
+def summary(found: dict) -> str:
+    """The findings as text: a line a property, a line a number, and what was not judged and why."""
+    lines, reasons = [], dict(found["not judged"])
+    for name, holds in found["properties"].items():
+        doubt = " (its interval includes the limit: more facts would settle it)"
+        said = f"not judged: {reasons.pop(name)}" if holds is None else "yes" if holds else "no"
+        lines.append(f"{name:14} {said}{doubt * (found['settled'][name] is False)}")
+    for name, value in found["measured"].items():
+        low, high = found["intervals"].get(name, (None, None))
+        lines.append(f"  {name:32} {value:9.4g}" + (f"   [{low:.3g}, {high:.3g}]" if low is not None else ""))
+    lines += [f"  {name:32} not judged: {reason}" for name, reason in reasons.items()]
+    if missing := [name for name, holds in found["properties"].items() if holds is None]:
+        lines.append(f"{len(missing)} of {len(PROPERTIES)} properties not judged: {', '.join(missing)}")
+    return "\n".join(lines)
+
+
+def place(out) -> Path:
+    """The folder for results, which an earlier audit may have used. Raises ValueError before any work."""
+    out = Path(out)
+    existing = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"{out} cannot be written: {existing} is no folder that you may write to")
+    try:
+        ours = "properties" in json.loads((out / "audit.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        ours = False
+    if strange := [name for name in ("audit.json", "audit.png") if (out / name).exists() and not ours]:
+        raise ValueError(f"{out / strange[0]} is not an audit's: name another folder, or move it away")
+    return out
+
+
 def run(base: str, edited: str, path: str, *, out: str | None = None, device="cpu", **options) -> dict:
-    """Load, audit, print, and write audit.json and audit.png into `out`. Hub ids are written owner/model@commit."""
+    """Load, audit, print, and write audit.json and audit.png into `out`, anew whenever a property has been judged.
+    Hub ids are written owner/model@commit."""
+    import matplotlib.pyplot as plt
+
+    out = None if out is None else place(out)
     table = facts.load(Path(path))
     models.set_threads(options.pop("threads", 2))
     sources = {}
@@ -187,15 +314,14 @@ def run(base: str, edited: str, path: str, *, out: str | None = None, device="cp
         except models.ModelError as error:
             raise ValueError(f"the {label} checkpoint: {error}") from None
     (model, tokenizer), (other, _) = sources["base"], sources["edited"]
-    found = audit(model, other, tokenizer, table, **options)
-    for name, yes in found["properties"].items():
-        doubt = "" if found["settled"][name] else " (its interval includes the limit: more facts would settle it)"
-        print(f"{name:14} {'yes' if yes else 'no'}{doubt}")
-    for name, value in found["measured"].items():
-        low, high = found["intervals"].get(name, (None, None))
-        print(f"  {name:32} {value:9.4g}" + (f"   [{low:.3g}, {high:.3g}]" if low is not None else ""))
-    if out:
-        report.write(Path(out) / "audit.json", json.dumps(found, indent=2) + "\n")
-        draw(found).savefig(Path(out) / "audit.png", metadata={"Software": None})
+    for found in judged(model, other, tokenizer, table, **options):
+        if out is not None:
+            files.write(out / "audit.json", json.dumps(found, indent=2) + "\n")
+            picture, fig = io.BytesIO(), draw(found)
+            fig.savefig(picture, metadata={"Software": None})
+            plt.close(fig)
+            files.write(out / "audit.png", picture.getvalue())
+    print(summary(found))
+    if out is not None:
         print(f"wrote audit.json and audit.png to {out}")
     return found

@@ -4,23 +4,26 @@
     python -m compendium.unlearning runs notebooks/02_unlearning/runs.yaml country_capital-Europe 0
 
 writes `data/unlearned/country_capital-Europe-0/` with answers.csv (one row a question, method and storage format),
-facts.csv (one row a method) and relearning.csv. Runs are spread over processes of one thread each. An unlearned model
-itself is not kept: the change of a dense method takes as much room as the model, and the same settings make it again,
-to the bit; `compendium.edits.export` writes one as a checkpoint.
+facts.csv (one row a method) and relearning.csv. Runs are spread over processes of one thread each, and each is stored
+as it is finished, so that the same command goes on where it was interrupted. An unlearned model itself is not kept: the
+change of a dense method takes as much room as the model, and the same settings make it again, to the bit;
+`compendium.edits.export` writes one as a checkpoint.
 """
 
 import functools
+import math
 import multiprocessing
 import os
-import shutil
+import signal
 import threading
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
 
-from compendium import edits, facts, models, report
+from compendium import edits, facts, files, formats, models, report, units
 from compendium.paths import DATA, UNLEARNED
 from compendium.unlearning import methods, study
 
@@ -63,52 +66,77 @@ def right(method: str, domain: str, seed: int, limits: dict, settings: dict) -> 
 
 
 def _leave_with_parent() -> None:
-    """Workers wait for work for ever, and hold gigabytes, if their parent is killed: watch it."""
+    """Workers wait for work for ever, and hold gigabytes, if their parent is killed: watch it. And an interruption from
+    the keyboard, which reaches them too, ends them at once and without a traceback."""
 
     def watch():
         multiprocessing.parent_process().join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    signal.signal(signal.SIGINT, lambda *_: os._exit(1))
 
 
-def everywhere(function, jobs: list[tuple], *, processes: int = 2) -> list:
+def everywhere(function, jobs: list[tuple], *, processes: int = 2, store: Path | None = None) -> list:
     """`function(*job)` for every job, in order; processes: of one thread each, 1: in this one.
 
+    store: a folder as `units.beside` yields it, where every result is kept as soon as it exists. Raises what a job
+    raises, after those under way have ended, and `units.Lost` when a worker is killed.
     Not through joblib: its workers are replaced when their memory grows, and with them goes what a subject has cached.
     """
+    if processes < 1:
+        raise ValueError(f"processes is {processes}: it must be at least 1")
     progress = functools.partial(tqdm, total=len(jobs), desc="runs", disable=None)
-    if processes == 1:
-        return [function(*job) for job in progress(jobs)]
+    unit = functools.partial(units.once, store, function)
+    if processes == 1 or not jobs:
+        return [unit(*job) for job in progress(jobs)]
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_leave_with_parent) as pool:
-        return list(progress(pool.map(function, *zip(*jobs, strict=True))))
+    try:
+        with ProcessPoolExecutor(processes, mp_context=context, initializer=_leave_with_parent) as pool:
+            return list(progress(pool.map(unit, *zip(*jobs, strict=True))))
+    except BrokenProcessPool:
+        raise units.Lost(processes, store is not None) from None
 
 
 def run(
-    domain: str, seed: int, *, rates: dict[str, float], settings: dict, limits: dict, options: dict, stored: dict,
-    inside: list, out: Path, processes: int = 2,
+    domain: str, seed: int, *, rates: dict[str, float], settings: dict, limits: dict, options: dict,
+    stored: dict[str, list[str]], inside: list[str], out: Path, processes: int = 2,
 ) -> None:  # fmt: skip
     """Study every method of `rates` and the untouched model; write three tables to the folder `out`, all or none.
 
     rates: learning rate by method. settings: of `methods.unlearn`, for all. limits: of `study.load`. options: of
     `study.study`. stored: storage formats by method; `others` for those not named. inside: methods to look inside for
-    every seed; seed 0 looks inside all but ablations. Raises ValueError as `domains.domain` and `methods.unlearn` do.
+    every seed; seed 0 looks inside all but ablations. Studies that are finished outlive an interruption. Raises
+    ValueError as `domains.domain` and `methods.unlearn` do, `finite.Diverged` and `units.Lost`.
     """
-
+    check(rates, stored)
     jobs = []
     for method, rate in ({"none": 0.0} | rates).items():
         looks = method in inside or (seed == 0 and not method.startswith("MANSU,"))
         given = options | {"stored": stored.get(method, stored["others"]), "look_inside": looks}
         jobs.append((method, domain, seed, limits, settings | {"learning_rate": rate}, given))
-    done = everywhere(studied, jobs, processes=processes)
-    scratch = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(scratch, ignore_errors=True)
-    writer = report.Report(scratch)
-    for name in TABLES:
-        writer.table(tidy(name, pd.concat([found[name] for found in done], ignore_index=True)), name)
-    shutil.rmtree(out, ignore_errors=True)
-    scratch.rename(out)
+    inputs = [path for path in sorted(DATA.glob("*.csv")) if path.is_file()]
+    with units.beside(out, [domain, seed, limits], *inputs) as store:
+        done = everywhere(studied, jobs, processes=processes, store=store)
+        with files.replaced(out) as scratch:
+            writer = report.Report(scratch)
+            for name in TABLES:
+                writer.table(tidy(name, pd.concat([found[name] for found in done], ignore_index=True)), name)
+
+
+def check(rates: dict[str, float], stored: dict) -> None:
+    """Raise ValueError unless all methods, rates and storage formats can be used."""
+    for method, rate in rates.items():
+        if method not in methods.METHODS:
+            raise ValueError(f"unknown method {method!r}: choose one of {', '.join(methods.METHODS)}")
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
+            raise ValueError(f"the learning rate of {method!r} is {rate!r}: it must be a positive number")
+    if "others" not in stored:
+        raise ValueError("stored lacks 'others': the storage formats of methods that it does not name")
+    for method, names in stored.items():
+        for name in names:
+            if name not in formats.FORMATS:
+                raise ValueError(f"stored: unknown format {name!r} of {method!r}: choose {', '.join(formats.FORMATS)}")
 
 
 def tidy(name: str, table: pd.DataFrame) -> pd.DataFrame:

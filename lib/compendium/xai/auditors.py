@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from compendium import nf4
+from compendium import finite, inputs, nf4
 from compendium.paths import UNLEARNED
 from compendium.unlearning import properties
 
@@ -118,7 +118,7 @@ def train(
     only: Sequence[int] | None = None, settle: bool = False,
 ) -> nn.Sequential:  # fmt: skip
     """A trained copy. loss: `taught` or `treated`; only: numbers of the layers that may move;
-    settle: let the rate fall to nought."""
+    settle: let the rate fall to nought. Raises `finite.Diverged` when the loss or a weight is no longer finite."""
     model = deepcopy(model)
     moving = model if only is None else nn.ModuleList(model[i] for i in only)
     optimiser = torch.optim.Adam(moving.parameters(), lr=rate, fused=True)
@@ -127,8 +127,11 @@ def train(
     for done in range(steps):
         optimiser.param_groups[0]["lr"] = rate * (1 - done / steps) if settle else rate
         optimiser.zero_grad()
-        step().backward()
+        value = step()
+        finite.check("the loss", value, step=done + 1, lower=f"rate ({rate:g})")
+        value.backward()
         optimiser.step()
+    finite.check("a weight", model.parameters(), step=steps, lower=f"rate ({rate:g})")
     return model
 
 
@@ -565,8 +568,13 @@ def untrained(seeds: Iterable[int], *, relations: int = 8, block: int = 4) -> pd
 
 
 def auc(score, truth) -> float:
-    """Probability that a suppressed model scores above an erased one; ties count half. Raises ValueError."""
-    score, truth = np.asarray(score, float), np.asarray(truth, bool)
+    """Probability that a suppressed model scores above an erased one; ties count half.
+
+    Raises ValueError for scores that are not finite, truths that are not True/False, and one kind of model only.
+    """
+    if np.shape(score) == np.shape(truth):
+        inputs.same_rows(score=score, truth=truth)
+    score, truth = np.asarray(inputs.vector(score, "score"), float), inputs.binary(truth, "truth")
     if score.shape != truth.shape or not np.isfinite(score).all():
         raise ValueError(f"one finite score a model needed: {score.shape} scores, {truth.shape} truths")
     if truth.all() or not truth.any():
@@ -578,8 +586,10 @@ def auc(score, truth) -> float:
 
 def _compared(frame: pd.DataFrame, score: str, truth: str, group) -> tuple[np.ndarray, np.ndarray]:
     """How often a suppressed model of group i scores above an erased one of group j, and out of how many: (g, g)."""
-    value, known = frame[score].to_numpy(float), frame[truth].to_numpy(bool)
+    value, known = frame[score].to_numpy(float), inputs.binary(frame[truth], truth)
     auc(value, known)  # refuses what cannot be judged
+    if frame[group].isna().any(axis=None):
+        raise ValueError(f"{group} has missing values: a model of no group cannot be resampled with it")
     belongs = np.eye(frame.groupby(group).ngroups)[frame.groupby(group).ngroup()]
     above = (value[known][:, None] > value[~known]) + 0.5 * (value[known][:, None] == value[~known])
     return belongs[known].T @ above @ belongs[~known], belongs[known].T @ np.ones_like(above) @ belongs[~known]
@@ -639,6 +649,7 @@ def audit(
         raise ValueError(
             "an auditor must not be judged on what it was fitted to: give two seeds and two kinds, or more"
         )
+    inputs.binary(frame[truth], truth)
     fold = frame.seed.map({s: i % min(folds, len(seeds)) for i, s in enumerate(seeds)})
     kinds = frame[unseen] if unseen else pd.Series("", index=frame.index)
     found = pd.Series(np.nan, index=frame.index)
