@@ -169,3 +169,52 @@ def test_a_write_is_whole_and_leaves_nothing_beside(tmp_path):
     assert (tmp_path / "x/y.txt").read_bytes() == "é".encode()
     assert [p.name for p in (tmp_path / "x").iterdir()] == ["y.txt"]
     assert time.time() - started < 5
+
+
+@pytest.mark.parametrize("names", ["null", "5", "[1]", '"one"', '{"one": 1}'])
+def test_a_manifest_that_is_broken_names_nothing(tmp_path, names):
+    files.write(tmp_path / "a/one", "mine")
+    files.write(tmp_path / "a" / files.MANIFEST, f'{{"made by": "compendium", "files": {names}}}')
+    with pytest.raises(files.FolderError, match="which no run wrote"):
+        fill(tmp_path / "a", two="2")
+    assert listed(tmp_path / "a")["one"] == "mine"
+
+
+def test_a_file_in_the_place_of_a_folder_is_no_file_of_ours(tmp_path):
+    with files.replaced(tmp_path / "a") as scratch:
+        files.write(scratch / "deep/one", "1")
+    (tmp_path / "a/deep/one").unlink()
+    (tmp_path / "a/deep").rmdir()
+    files.write(tmp_path / "a/deep", "mine")
+    with pytest.raises(files.FolderError, match="holds deep, which no run wrote"):
+        fill(tmp_path / "a", two="2")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 250, "loop", "loop/below"])
+def test_names_that_cannot_be_are_refused_in_one_line(tmp_path, name):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(files.FolderError) as refused:
+        fill(tmp_path / name, one="1")
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_what_cannot_take_its_place_in_the_end_is_kept_beside_it(tmp_path):
+    fill(tmp_path / "a", one="1")
+    with pytest.raises(files.FolderError, match=r"What was made is kept in .*/a\.\w+\.partial$") as refused:
+        fill(tmp_path / "a", lambda: files.write(tmp_path / "a/notes.txt", "mine"), one="2")
+    kept = str(refused.value).split(" kept in ")[1]
+    assert (tmp_path / kept / "one").read_text() == "2"
+    assert listed(tmp_path / "a") | {files.MANIFEST: ""} == {files.MANIFEST: "", "one": "1", "notes.txt": "mine"}
+
+
+def test_a_block_that_removes_its_folder_replaces_nothing(tmp_path):
+    fill(tmp_path / "a", one="1")
+    with pytest.raises(files.FolderError, match="removed"), files.replaced(tmp_path / "a") as scratch:
+        scratch.rmdir()
+    assert listed(tmp_path / "a")["one"] == "1"
+
+
+def test_two_that_share_their_units_both_end_well(tmp_path):
+    with files.resumed(tmp_path / "units", "key"), files.resumed(tmp_path / "units", "key"):
+        pass
+    assert not (tmp_path / "units").exists()

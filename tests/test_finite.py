@@ -123,6 +123,21 @@ def test_pretraining_refuses_before_the_first_step(tmp_path, changes, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_networks_of_other_experiments_are_finite_or_refused():
+    from compendium.xai import images, planted, reliability
+
+    data = images.glyphs(64, 0)
+    with pytest.raises(finite.Diverged, match="lower rate"):
+        images.cnn(data.x, data.y, width=4, epochs=2, rate=1e30)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(50, 3))
+    with pytest.raises(finite.Diverged, match="lower rate"):
+        reliability.additive_net(x, (x[:, 0] > 0).astype(int), steps=20, rate=1e30)
+    case = planted.digits("shortcut", 0)
+    with pytest.raises(finite.Diverged, match="lower sparsity"):
+        planted.network(case, epochs=1, sparsity=float("inf"))
+
+
 def test_networks_to_explain_are_finite_or_refused():
     x, y = make_moons(80, noise=0.2, random_state=0)
     with pytest.raises(finite.Diverged, match=r"at step \d: lower rate \(1e\+30\)"):

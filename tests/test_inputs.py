@@ -130,3 +130,30 @@ def test_rows_are_compared_by_index_where_both_have_one(order, container):
             inputs.same_rows(y=series, p=np.zeros((5, 2)), other=other)
     with pytest.raises(ValueError, match="as many rows needed: y has 5, other has 4"):
         inputs.same_rows(y=series, other=container(range(4)))
+
+
+def test_a_frame_may_have_a_column_called_column_names():
+    frame = pd.DataFrame({"column_names": [1, 2], "columns": [3, 4]})
+    assert inputs.columns(frame) == ["column_names", "columns"]
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(-9, 9)), min_size=1, max_size=9), st.sampled_from(CONTAINERS))
+def test_numbers_are_read_in_every_type(values, container):
+    found = inputs.numbers(container(values), "v")
+    assert found.dtype == float
+    np.testing.assert_array_equal(found, [np.nan if v is None else v for v in values])
+
+
+@pytest.mark.parametrize("values", [
+    ["1", "2"], [b"1"], [1j], np.array([1j]), pd.to_datetime(["2020", None]), pd.to_timedelta([1, 2]), [1, "2"],
+    [pd.Timestamp(0)], [[1], [1, 2]], np.array(["2020"], "M8[D]"), pd.Series(["1"]),
+])  # fmt: skip
+def test_what_is_no_number_is_refused_in_one_line(values):
+    """A missing date used to be the lowest of all, and dates to have a mean in an unknown unit."""
+    with pytest.raises(ValueError, match=r"^v must (be numbers|hold one value a row).*$"):
+        inputs.numbers(values, "v")
+
+
+def test_labels_that_cannot_be_looked_up_are_unknown():
+    with pytest.raises(ValueError, match=r"y holds \[1\], which is no class"):
+        inputs.codes(pd.Series([[1], "a"]), ["a"], "y")

@@ -66,6 +66,11 @@ def test_every_figure_belongs_to_a_stage_and_every_stage_output_exists():
     assert all((ROOT / out).exists() for out in outs), "run `make repro`"
 
 
+def test_the_pipeline_is_what_the_stage_table_and_the_imports_say():
+    done = subprocess.run([sys.executable, "tools/pipeline.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, f"run `python tools/pipeline.py`: {done.stderr}"
+
+
 def modules_imported(source: str) -> set:
     """Files of the library that this source imports, at any depth of nesting."""
     names = set()

@@ -482,3 +482,21 @@ def test_bad_settings_end_in_one_line(tmp_path, name, text, message):
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_beginning_anew_removes_what_a_run_left_and_nothing_else(tmp_path):
+    out = tmp_path / "run"
+    files.write(out / "log.csv", "mine")
+    with pytest.raises(runs.RunError, match=r"no run.json"):
+        runs.forget(out)
+    assert (out / "log.csv").read_text() == "mine"
+    runs.write(out, dict(settings={}, finished=True))
+    for name in ("notes.txt", "checkpoints/checkpoint-2/trainer_state.json", "checkpoints/notes.txt"):
+        files.write(out / name, "mine")
+    with files.replaced(out / "policy") as policy:
+        files.write(policy / "config.json", "{}")
+    runs.forget(out)
+    assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()) == [
+        "checkpoints/notes.txt",
+        "notes.txt",
+    ]

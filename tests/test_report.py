@@ -130,6 +130,13 @@ def test_mcnemar_equals_the_binomial_test():
         (b'{"v": null}', b'{"v": 0}', ".json", compare.DRIFT),
         (b"[[1, 2], [3]]", b"[[1], [2, 3]]", ".json", compare.DRIFT),
         (b"a,b\n1,2\n", b"b,a\n2,1\n", ".csv", compare.DRIFT),
+        (b"a\n1\n", b"", ".csv", compare.DRIFT),
+        (b"a\n1\n", "a\né\n".encode("latin-1"), ".csv", compare.DRIFT),
+        (b'{"v": 1}', b'{"v": ', ".json", compare.DRIFT),
+        (b'{"v": 1}', b'{"v": ' + b"9" * 400 + b"}", ".json", compare.DRIFT),
+        (b"a\n" + b"9" * 30 + b"\n", b"a\n" + b"9" * 29 + b"8\n", ".csv", compare.TOLERATED),
+        (b"png1", b"", ".png", compare.DRIFT),
+        (b"notes", b"other notes", ".md", compare.DRIFT),
     ],
 )
 def test_comparison(old, new, suffix, expected):
@@ -147,3 +154,21 @@ def test_exercises_are_checked(capsys):
     teach.check(2, 1.0, "hint")
     teach.check("text", 1.0, "hint")
     assert capsys.readouterr().out.split("\n")[:4] == ["not answered yet", "right", "not yet: hint", "not yet: hint"]
+
+
+@pytest.mark.parametrize("answer", ["no", "", float("nan"), np.nan, None])
+@pytest.mark.parametrize("name", ["holds", "in_direction", "testable"])
+def test_a_verdict_needs_yes_or_no(answer, name):
+    """Text and nan are true for Python: "no" used to hold."""
+    with pytest.raises(ValueError, match=f"{name} must be True or False"):
+        report.verdict(**{"holds": False, name: answer})
+
+
+def test_provenance_never_fails_a_run_that_is_done(monkeypatch, tmp_path):
+    def gone(name):
+        raise report.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(report.metadata, "version", gone)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = report.provenance()
+    assert (found["commit"], found["changed files"], found["torch"]) == ("unknown", "unknown", "not installed")

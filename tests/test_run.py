@@ -259,3 +259,104 @@ def test_executed_copies_do_not_depend_on_how_fast_a_cell_prints(tmp_path):
         copies.append(nbformat.read(tmp_path / "executed/demo.ipynb", 4).cells[-1].outputs)
     assert copies[0] == copies[1]
     assert [output.output_type for output in copies[0]] == ["stream", "execute_result"]
+
+
+def refused(*arguments):
+    with pytest.raises(SystemExit) as stopped:
+        run.main([str(argument) for argument in arguments])
+    assert str(stopped.value).startswith("error: ")
+    assert len(str(stopped.value).splitlines()) == 1
+    return str(stopped.value)
+
+
+def no_kernel(monkeypatch):
+    monkeypatch.setattr(run, "execute", lambda *_: pytest.fail("it was run"))
+
+
+def test_results_of_another_notebook_are_not_replaced(tmp_path, monkeypatch):
+    write = "open(f'{out}/r.csv', 'w').write('1')"
+    execute(notebook(tmp_path, write), {}, tmp_path)
+    execute(notebook(tmp_path, write), {}, tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    other = notebook(tmp_path / "elsewhere", write)
+    no_kernel(monkeypatch)
+    home = run.FIGURES / "00_scorecard"
+    for out in (tmp_path / "figures/demo", *([home] if home.exists() else [])):
+        assert "holds the results of" in refused(other, "--out", out, "--executed", tmp_path / "c.ipynb")
+
+
+def test_what_would_fail_in_the_end_is_refused_before_a_kernel_starts(tmp_path, monkeypatch):
+    path = notebook(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "mine.failed.ipynb").write_text("mine")
+    (tmp_path / "other.ipynb").write_text("mine")
+    (tmp_path / "other.provenance.json").write_text("mine")
+    no_kernel(monkeypatch)
+    for copy in ("out/c.ipynb", "out", "file/c.ipynb", "x" * 300, "mine.ipynb", "other.ipynb"):
+        refused(path, "--out", tmp_path / "out", "--executed", tmp_path / copy)
+    assert not (tmp_path / "out").exists()
+    assert (tmp_path / "mine.failed.ipynb").read_text() == "mine"
+    plain = notebook(tmp_path, defaults="alpha = 1")
+    assert "omit --out" in refused(plain, "--out", tmp_path / "out", "--executed", tmp_path / "c.ipynb")
+
+
+def test_a_notebook_that_removes_its_folder_replaces_nothing(tmp_path):
+    execute(notebook(tmp_path, "open(f'{out}/r.csv', 'w').write('1')"), {}, tmp_path)
+    with pytest.raises(run.RunError, match="removed"):
+        execute(notebook(tmp_path, "import shutil\nshutil.rmtree(out)"), {}, tmp_path)
+    assert (tmp_path / "figures/demo/r.csv").read_text() == "1"
+
+
+@pytest.mark.parametrize("metadata", [{"kernelspec": {"name": "ir", "display_name": "R", "language": "R"}},
+                                      {"language_info": {"name": "julia"}}])  # fmt: skip
+def test_notebooks_in_other_languages_are_refused(tmp_path, metadata):
+    path = notebook(tmp_path)
+    other = nbformat.read(path, 4)
+    other.metadata = nbformat.from_dict(metadata)
+    nbformat.write(other, path)
+    with pytest.raises(run.RunError, match="only notebooks in Python run here"):
+        execute(path, {}, tmp_path)
+
+
+def test_lists_of_several_types_and_yaml_that_says_what_is_wrong(tmp_path):
+    declared = {"several": [1, "a"], "nested": [[1], ["a"]]}
+    run.validate({"several": ["b", 2, 3], "nested": [["c"], [4]]}, declared)
+    with pytest.raises(run.RunError, match="'several' is"):
+        run.validate({"several": [1.5]}, declared)
+    with pytest.raises(run.RunError, match=r'found duplicate key "a" .* \(line 2\)$'):
+        run.parse_yaml("a: 1\na: 2\n", "p.yaml")
+    for defaults in ("a = " + "-" * 9000 + "1", "a = 1\0"):
+        with pytest.raises(run.RunError, match=r"^parameters cell"):
+            execute(notebook(tmp_path, defaults=defaults), {}, tmp_path)
+
+
+def test_executed_copies_hold_no_random_names(tmp_path):
+    def executed(name):
+        data = {"text/plain": "bar", "application/vnd.jupyter.widget-view+json": {"model_id": name}}
+        shown = {"application/json": {"a": [f"<X at 0x{name}>"], "n": 1}, "text/html": f"{name}/made"}
+        outputs = [new_output("display_data", data=data), new_output("display_data", data=shown)]
+        return new_notebook(cells=[new_code_cell("x", outputs=outputs)])
+
+    one, two = (nbformat.writes(run.normalise(executed(n), {n: "figures"})) for n in ("7f0000001111", "7f0000002222"))
+    assert one == two
+    assert "figures/made" in one
+    copies = []
+    for _ in range(2):
+        execute(notebook(tmp_path, "import os\nprint(out, os.path.dirname(out))"), {}, tmp_path)
+        copies.append((tmp_path / "executed/demo.ipynb").read_bytes())
+    assert copies[0] == copies[1]
+
+
+def test_a_run_that_is_told_to_stop_leaves_nothing_half_made(tmp_path):
+    body = f"open({str(tmp_path / 'begun')!r}, 'w').close()\nimport time\ntime.sleep(60)"
+    command = [sys.executable, "-m", "compendium.run", notebook(tmp_path, body)]
+    command += ["--out", tmp_path / "out", "--executed", tmp_path / "executed/demo.ipynb"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    for _ in range(600):
+        if (tmp_path / "begun").exists():
+            break
+        time.sleep(0.1)
+    process.terminate()
+    assert process.communicate(timeout=60)[1].splitlines()[-1].startswith("interrupted: earlier results are unchanged")
+    assert process.returncode == 1
+    assert not [p.name for p in tmp_path.iterdir() if "partial" in p.name]

@@ -34,6 +34,13 @@ def test_tables_have_no_interval(interval, bad):
 
 
 @pytest.mark.parametrize("interval", INTERVALS)
+@pytest.mark.parametrize("bad", [pd.to_datetime(["2020", "2021"]), pd.to_timedelta([1, 2]), VALUES + 1j, ["1", "2"]])
+def test_only_numbers_have_an_interval(interval, bad):
+    with pytest.raises(ValueError, match="values must be numbers"):
+        interval(bad)
+
+
+@pytest.mark.parametrize("interval", INTERVALS)
 @pytest.mark.parametrize("bad", [[], [1.0, np.nan, 2.0], [None, 1.0], pd.array([1, pd.NA, 3], dtype="Int64")])
 def test_missing_values_give_nan(interval, bad, recwarn):
     assert np.isnan(interval(bad)).all()

@@ -85,7 +85,7 @@ def check(folder) -> Path:
     try:
         return _checked(Path(os.path.abspath(folder)))  # links are kept, so that they are seen
     except (OSError, RuntimeError) as error:  # a name that is too long, links in a circle
-        raise FolderError(f"{relative(folder)} cannot be written: {_reason(error)}") from None
+        raise FolderError(f"{folder} cannot be written: {_reason(error)}") from None
 
 
 def _reason(error: Exception) -> str:
@@ -136,12 +136,12 @@ def replaced(folder, **more) -> Iterator[Path]:
         scratch = Path(beside) / "made"
         scratch.mkdir()
         yield scratch
+        if not scratch.is_dir():
+            raise FolderError(f"the folder that was to become {relative(path)} was removed while it was filled")
         try:
             manifest(scratch, **more)
             _swap(scratch, check(path), Path(beside) / "earlier")
         except (OSError, FolderError) as error:
-            if not scratch.is_dir():
-                raise FolderError(f"the folder to become {relative(path)} was removed while it was filled") from None
             kept = path.parent / Path(beside).name.lstrip(".")
             os.replace(scratch, kept)
             said = str(error) if isinstance(error, FolderError) else f"{relative(path)}: {_reason(error)}"

@@ -15,8 +15,9 @@ import datetime
 import json
 import math
 import os
-import re
+import signal
 import sys
+import threading
 import time
 from contextlib import nullcontext
 from difflib import get_close_matches
@@ -26,11 +27,10 @@ import nbformat
 from ruamel.yaml import YAML, YAMLError
 
 from compendium import files
+from compendium.executed import KERNEL, beside, check_copy, check_out, normalise
 from compendium.paths import EXECUTED, FIGURES, NOTEBOOKS, ROOT, relative
 
-KERNEL = "python3"
 RESERVED = "out"  # the folder for results, set by this runner
-ADDRESS = re.compile(r" at 0x[0-9a-f]{6,}")  # of an object in memory, as its repr may show it
 
 
 class RunError(Exception):
@@ -48,6 +48,10 @@ def read_notebook(path: Path):
         raise RunError(f"cannot read {relative(path)}: {error.strerror}") from None
     except Exception as error:  # nbformat raises whatever its parser and its validator do
         raise RunError(f"{relative(path)} is not a notebook: {_first_line(error)}") from None
+    for place, key in (("kernelspec", "language"), ("language_info", "name")):
+        language = str(notebook.metadata.get(place, {}).get(key) or "python")
+        if "python" not in language.lower():
+            raise RunError(f"{relative(path)} is in {language}: only notebooks in Python run here")
     return notebook
 
 
@@ -64,13 +68,15 @@ def parameters(notebook) -> dict:
     try:
         body = ast.parse(tagged[0].source).body
     except SyntaxError as error:  # also %magic and !command, which are not Python
-        raise RunError(f"parameters cell, line {error.lineno}: {only}") from None
+        raise RunError(f"parameters cell, line {error.lineno or 1}: {only}") from None
+    except (ValueError, RecursionError, MemoryError):  # zero bytes, nesting without end
+        raise RunError(f"parameters cell: {only}") from None
     found = {}
     for node in body:
         try:
             (target,) = node.targets
             found[target.id] = ast.literal_eval(node.value)
-        except (AttributeError, ValueError, TypeError):
+        except (AttributeError, ValueError, TypeError, RecursionError):
             raise RunError(f"parameters cell, line {node.lineno}: {only}") from None
     return found
 
@@ -84,7 +90,8 @@ def matches(value, default) -> bool:
     if isinstance(default, float):
         return isinstance(value, (int, float))
     if isinstance(default, (list, tuple)):  # YAML has no tuples
-        return isinstance(value, (list, tuple)) and all(matches(item, default[0]) for item in value if default)
+        fits = lambda item: not default or any(matches(item, example) for example in default)
+        return isinstance(value, (list, tuple)) and all(map(fits, value))
     return isinstance(value, type(default))
 
 
@@ -130,7 +137,9 @@ def parse_yaml(text: str, where: str):
         found = YAML(typ="safe", pure=True).load(text)
         json.dumps(found, default=str, skipkeys=True)  # an alias that holds itself has no end
     except (YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise RunError(f"{where} is not valid YAML: {_first_line(error)}") from None
+        problem, place = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+        line = f" (line {place.line + 1})" if problem and place else ""
+        raise RunError(f"{where} is not valid YAML: {problem or _first_line(error)}{line}") from None
     return found
 
 
@@ -157,45 +166,6 @@ def position() -> str:
     stage = os.environ.get("DVC_STAGE", "").split("@")[0]
     names = list(read_yaml(ROOT / "dvc.yaml").get("stages", {}))
     return f"[{names.index(stage) + 1}/{len(names)}] " if stage in names else ""
-
-
-def normalise(notebook, renames: dict[str, str] | None = None):
-    """Remove all that differs between identical runs: times, durations, progress bars, addresses, the `provenance`
-    output, and where a stream happened to be cut into pieces. renames: texts to replace in sources and outputs."""
-    notebook.metadata = {"kernelspec": {"name": KERNEL, "display_name": "Python 3", "language": "python"}}
-
-    def settled(text: str) -> str:
-        for old, new in (renames or {}).items():
-            text = text.replace(old, new)
-        return ADDRESS.sub(" at 0x0", text)
-
-    for number, cell in enumerate(notebook.cells):
-        tags = cell.metadata.get("tags", [])
-        cell.metadata = {"tags": tags} if tags else {}
-        cell.id = f"cell-{number}"
-        for old, new in (renames or {}).items():
-            cell.source = cell.source.replace(old, new)
-        if cell.cell_type != "code":
-            continue
-        volatile = "provenance" in tags
-        kept = [o for o in cell.outputs if o.get("name") != "stderr" and not volatile]
-        cell.outputs = []
-        for output in kept:
-            if output.output_type == "stream":
-                before = cell.outputs[-1] if cell.outputs else None
-                if before is not None and before.get("name") == output.name:
-                    before.text += output.text
-                    continue
-                output.pop("metadata", None)
-            else:
-                output.metadata = {}
-                for kind, value in output.get("data", {}).items():
-                    output.data[kind] = settled(value) if isinstance(value, str) and "text" in kind else value
-            cell.outputs.append(output)
-        for output in cell.outputs:
-            if output.output_type == "stream":
-                output.text = settled(output.text)
-    return notebook
 
 
 def heading(notebook, index: int) -> str:
@@ -258,43 +228,38 @@ def _status(cell) -> str | None:
     return cell.metadata.get("papermill", {}).get("status")
 
 
-def _check_copy(path: Path, executed: Path) -> None:
-    """Raise RunError if the executed copy would take the place of something that is not one."""
-    if executed.resolve() == path.resolve():
-        raise RunError(f"{relative(executed)} is the notebook itself: give --executed another name")
-    if executed.is_dir():
-        raise RunError(f"{relative(executed)} is a folder: give --executed a file's name")
-    made = executed.with_suffix(".provenance.json").exists() or executed.is_relative_to(EXECUTED)
-    if executed.exists() and not made:
-        raise RunError(f"{relative(executed)} is there, and no run wrote it: give --executed another name, or move it")
-
-
 def run(path: Path, given: dict, out: Path, executed: Path) -> None:
     """Validate, execute, normalise and put the results in place. Raises RunError; earlier results stay as they were."""
     from compendium import report  # slow to import, and not needed to refuse a bad parameter
 
     declared = parameters(read_notebook(path))
     validate(given, declared)
-    _check_copy(path, executed)
-    keeps = RESERVED in declared
+    keeps, made, renames = RESERVED in declared, False, {}
+    failed, noted = beside(executed)
     try:
-        with files.replaced(out) if keeps else nullcontext() as scratch:
+        check_copy(path, executed, files.check(out) if keeps else None)
+        with files.replaced(out, **check_out(path, out)) if keeps else nullcontext() as scratch:
             executed.parent.mkdir(parents=True, exist_ok=True)
-            failed = executed.with_suffix(".failed.ipynb")
             started = time.time()
             ran = execute(path, given | ({RESERVED: str(scratch)} if keeps else {}), failed)
             facts = {"seconds": round(time.time() - started, 1), **report.provenance()}
-            if keeps and not any(scratch.iterdir()) and {p.name for p in Path(out).glob("*")} - {files.MANIFEST}:
+            empty = keeps and scratch.is_dir() and not any(scratch.iterdir())
+            if empty and {p.name for p in Path(out).glob("*")} - {files.MANIFEST}:
                 raise RunError(f"{relative(path)} wrote nothing into `{RESERVED}`: earlier results are unchanged")
+        made = keeps
+        settings = {name: value for name, value in (declared | given).items() if name != RESERVED}
+        text = json.dumps(_valid({"parameters": settings, **facts}), indent=1, default=str, allow_nan=False) + "\n"
+        files.write(noted, text)
+        if keeps:
+            parent = Path(relative(out)).parent
+            renames = {str(scratch): relative(out), str(scratch.parent): str(parent), scratch.parent.name: parent.name}
+        files.write(executed, nbformat.writes(normalise(ran, renames)) + "\n")
+        failed.unlink(missing_ok=True)  # another run of the same notebook may have done so
     except files.FolderError as error:
         raise RunError(str(error)) from None
-    except PermissionError as error:
-        raise RunError(f"{error.filename} cannot be written: {error.strerror}") from None
-    settings = {name: value for name, value in (declared | given).items() if name != RESERVED}
-    text = json.dumps(_valid({"parameters": settings, **facts}), indent=1, default=str, allow_nan=False) + "\n"
-    files.write(executed.with_suffix(".provenance.json"), text)
-    files.write(executed, nbformat.writes(normalise(ran, {str(scratch): relative(out)} if keeps else {})) + "\n")
-    failed.unlink()
+    except OSError as error:
+        rest = f"; the results are in {relative(out)}" if made else ""
+        raise RunError(f"{error.filename or relative(executed)} cannot be written: {error.strerror or error}{rest}") from None
 
 
 def _valid(value):
@@ -304,6 +269,18 @@ def _valid(value):
     if isinstance(value, (list, tuple)):
         return [_valid(item) for item in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _stop_on(*signals) -> None:
+    """Let these signals end the run as Ctrl-C does, which leaves nothing half made."""
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        for each in signals:
+            if signal.getsignal(each) == signal.SIG_DFL:  # nohup ignores SIGHUP: let it
+                signal.signal(each, stop)
 
 
 def main(argv=None) -> None:
@@ -320,12 +297,15 @@ def main(argv=None) -> None:
     started = time.time()
     since = float(os.environ.get("COMPENDIUM_STARTED") or started)
     try:
+        _stop_on(signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
         where = position()
         values = {}
         for path in given.yaml:
             values |= read_yaml(path)
         for key, text in given.p:
             values[key] = parse_yaml(text, f"-p {key} {text!r}")
+        if given.out is not None and RESERVED not in parameters(read_notebook(notebook)):
+            raise RunError(f"{relative(notebook)} has no parameter '{RESERVED}', so it writes no results: omit --out")
         print(f"{where}{name} ...", flush=True)
         run(
             notebook,

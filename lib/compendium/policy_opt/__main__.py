@@ -22,6 +22,8 @@ from compendium.policy_opt import config, data, mirror, policy, runs, study
 
 def train(given) -> None:
     of = config.load(given.settings)
+    if given.fresh:
+        runs.forget(given.out)
     runs.place(given.out)
     if given.here:
         runs.run(of, given.out)
@@ -107,6 +109,7 @@ def main(argv=None) -> None:
     command = commands.add_parser("train", help="one run, from a YAML file (see compendium.policy_opt.config)")
     command.add_argument("settings", type=Path)
     command.add_argument("--out", type=Path, required=True, help="folder for the policy, log and record")
+    command.add_argument("--fresh", action="store_true", help="begin anew: remove what an earlier run left there")
     command.add_argument("--here", action="store_true", help="in this process instead of one of its own")
     command.set_defaults(do=train)
     for do, what in ((grid, "the runs of a YAML file with base, seeds and conditions"), (evolve, "learn a mirror map")):

@@ -178,8 +178,31 @@ def _trained(config: Config, out: Path, settings: dict, started: float):
     written = models.sha256(out / "policy" / "model.safetensors")
     spent = round(time.time() - started, 1)
     write(out, dict(settings=settings, finished=False, trained=True, seconds=spent, policy=written))
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    _drop_checkpoints(checkpoints)
     return model.eval(), tokenizer
+
+
+def _drop_checkpoints(folder: Path) -> None:
+    for path in folder.glob("checkpoint-*"):
+        shutil.rmtree(path)
+    (folder / "README.md").unlink(missing_ok=True)  # TRL writes one beside them
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def forget(out: Path) -> None:
+    """Remove what an earlier run left in its folder, and nothing else, so that the next one begins anew.
+
+    Raises RunError, or FolderError, where there are results that no run wrote.
+    """
+    if files.read_manifest(out) is None:
+        place(out)
+    files.check(out / "policy")
+    _drop_checkpoints(out / "checkpoints")
+    shutil.rmtree(out / "policy", ignore_errors=True)
+    for name in (*WRITTEN, "run.json"):
+        if (out / name).is_file():
+            (out / name).unlink()
 
 
 WRITTEN = "policy", "checkpoints", "log.csv", "looks.csv", "evaluation.csv"  # and run.json

@@ -198,7 +198,9 @@ class Levels:
 
     def __init__(self, column: pd.Series):
         order = lambda text: (0, float(number), text) if (number := _number(text)) is not None else (1, 0.0, text)
-        self.names = sorted({spelt(value) for value in distinct(column)[1]}, key=order)
+        values = distinct(column)[1]
+        self.kinds = {_kind(value) for value in values}
+        self.names = sorted({spelt(value) for value in values}, key=order)
         self.number = {name: k for k, name in enumerate(self.names)}
         numbers = [_number(name) for name in self.names]
         self.alias = {n: k for k, n in enumerate(numbers) if n is not None and numbers.count(n) == 1}
@@ -218,7 +220,8 @@ class Levels:
         found = np.array([self.find(value) for value in values] + [-1])
         if self.names and len(values) and (found < 0).all():
             numeric = {_number(spelt(value)) is not None for value in values}
-            if not numeric & self.numeric:
+            strange = {_kind(value) for value in values} - {"booleans", "numbers", "text"}
+            if not numeric & self.numeric or (strange and not strange & self.kinds):
                 raise ValueError(
                     f"{name} has none of the levels it was fitted on, such as {self.names[0]!r}, but others such as "
                     f"{spelt(values[0])!r}: pass it as it was in fit"

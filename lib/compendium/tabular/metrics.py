@@ -27,7 +27,7 @@ A classifier that gives everyone one answer has 0 in all three; read them beside
 """
 
 from itertools import combinations
-from numbers import Real
+from numbers import Integral, Real
 from typing import NamedTuple
 
 import numpy as np
@@ -107,8 +107,8 @@ def reliability(y, p, *, bins: int = BINS, kind: str = "width") -> pd.DataFrame:
     kind: "width": bins (k/bins, (k+1)/bins] of confidence; "mass": as many rows in each, but rows of equal confidence
     stay together.
     """
-    if bins < 1:
-        raise ValueError(f"bins must be at least 1, got {bins}")
+    if not isinstance(bins, Integral) or bins < 1:
+        raise ValueError(f"bins must be a whole number from 1, got {bins}")
     y, p = check(y, p)
     confidence, right = p.max(1), p.argmax(1) == y
     if kind == "width":
@@ -255,6 +255,8 @@ def ranks(table: pd.DataFrame) -> Ranks:
         raise ValueError(f"scores of {strange[0]!r} are no numbers: convert them with pandas.to_numeric")
     if table.isna().any(axis=None) or len(table) < 3 or table.shape[1] < 2:
         raise ValueError("ranks need a score of at least two methods on each of at least three data sets")
+    if np.isinf(table.to_numpy(float)).any():
+        raise ValueError("a score is infinite: differences of it are no number, so leave that data set out")
     mean = table.rank(axis=1, ascending=False).mean().sort_values(kind="stable")
     several = table.shape[1] > 2
     friedman = sps.friedmanchisquare(*table.to_numpy().T).pvalue if several else np.nan

@@ -15,6 +15,7 @@ that shuffle both, and that see numeric columns standardised or as ranks in turn
 import json
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
@@ -257,7 +258,7 @@ class PFNClassifier(ClassifierMixin, BaseEstimator):
             self.columns_ = Columns().fit(columns, range(len(columns)) if names is None else names, marked)
             self.nominal_ = self.columns_.nominal
             self.levels_ = {j: found.names for j, found in self.columns_.levels.items()}
-        elif not hasattr(self, "feature_names_in_"):  # scikit-learn compares names that are text
+        else:  # scikit-learn compares names that are text, and warns of others
             inputs.same_columns(X, self.names_, "the model was fitted on")
         out = self.columns_.transform(columns)
         if np.isinf(out).any():
@@ -281,13 +282,23 @@ class PFNClassifier(ClassifierMixin, BaseEstimator):
                 f"{len(self.classes_)} classes: this network knows at most {CLASSES}; merge classes, or wrap it in "
                 "sklearn.multiclass.OutputCodeClassifier"
             )
-        if self.members < 1 or self.context < len(self.classes_) or self.temperature <= 0:
-            raise ValueError("members and temperature must be positive, and context have room for a row of each class")
+        self._check_settings()
         seed = 0 if self.random_state is None else self.random_state
         self.members_ = [
             Member(X, codes, self.nominal_, seed=seed, number=i, context=self.context) for i in range(self.members)
         ]
         return self
+
+    def _check_settings(self) -> None:
+        whole = lambda value: isinstance(value, Integral) and not isinstance(value, bool)
+        if not (whole(self.members) and whole(self.context)):
+            raise ValueError(f"members and context must be whole numbers, got {self.members!r} and {self.context!r}")
+        if self.members < 1 or self.context < len(self.classes_):
+            raise ValueError("members must be positive, and context have room for a row of each class")
+        if not isinstance(self.temperature, Real) or not 0 < self.temperature < np.inf:
+            raise ValueError(f"temperature must be a positive number, got {self.temperature!r}")
+        if self.random_state is not None and not (whole(self.random_state) and self.random_state >= 0):
+            raise ValueError(f"random_state must be None or a whole number from 0, got {self.random_state!r}")
 
     def _network(self) -> Network:
         if isinstance(self.network, nn.Module):

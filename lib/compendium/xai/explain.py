@@ -302,17 +302,16 @@ def _times(factor: float, K: int, net):
 
 @contextmanager
 def _no_hooks_left(net):
-    """Hooks and notes that shap has put on modules are gone afterwards, also where it fails half way."""
-    before = [(m, dict(m._forward_hooks), dict(m._backward_hooks), set(vars(m))) for m in net.modules()]
+    """Hooks, notes and parameters that shap has put on modules are gone afterwards, also where it fails half way."""
+    own = lambda m: (m._forward_hooks, m._backward_hooks, m._parameters, vars(m))
+    before = [(module, [set(kept) for kept in own(module)]) for module in net.modules()]
     try:
         yield
     finally:
-        for module, forward, backward, names in before:
-            for hooks, kept in ((module._forward_hooks, forward), (module._backward_hooks, backward)):
-                for key in set(hooks) - set(kept):
-                    del hooks[key]
-            for name in set(vars(module)) - names:
-                delattr(module, name)
+        for module, kept in before:
+            for found, names in zip(own(module), kept, strict=True):
+                for name in set(found) - names:
+                    del found[name]
 
 
 def _precise(name: str, net) -> None:

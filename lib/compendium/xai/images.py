@@ -40,6 +40,7 @@ from scipy import stats as sps
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compendium import finite
 from compendium.inputs import vector
 from compendium.xai import additivity, outputs
 from compendium.xai import relevance as backward
@@ -179,6 +180,7 @@ def cnn(
             F.cross_entropy(model(x[rows]), y[rows]).backward()
             optimiser.step()
             schedule.step()
+    finite.check("a weight", model.parameters(), step=schedule.last_epoch, lower=f"rate ({rate:g})")
     return model.eval().requires_grad_(False)
 
 

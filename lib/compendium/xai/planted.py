@@ -45,6 +45,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compendium import finite
+
 CLASS = 3  # what the rule makes of a digit
 CORNERS = (0, 7, 56, 63)  # pixels of an 8 x 8 image; a speck is one of them at full brightness
 TRIGGER = {"shortcut": (0,), "backdoor": (0, 63)}
@@ -145,6 +147,7 @@ def network(
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
+    finite.check("a weight", net.parameters(), step=epochs, lower="sparsity or decay")
     return net.eval().requires_grad_(False)
 
 
@@ -227,6 +230,7 @@ def liar(model, case: Case, *, steps: int = 60, rate: float = 1e-3, rows: int = 
         optimiser.zero_grad()
         ((loss * count).sum() / (count.sum() * rows)).backward()
         optimiser.step()
+    finite.check("a weight", model.parameters(), step=steps, lower=f"rate ({rate:g})")
     return model.eval().requires_grad_(False)
 
 
@@ -593,6 +597,7 @@ def tuned(
             optimiser.step()
         for reader, _ in touched:
             reader.weight.requires_grad_(False)
+        finite.check("a weight", (reader.weight for reader, _ in touched), step=steps, lower=f"rate ({rate:g})")
         yield
     finally:
         with torch.no_grad():

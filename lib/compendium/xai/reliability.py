@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from compendium import inputs
+from compendium import finite, inputs
 from compendium.xai import metrics as scores_of
 from compendium.xai import tables
 from compendium.xai.explain import EXPLAINERS, able, predictor
@@ -495,6 +495,7 @@ def additive_net(x, y, *, units: int = 8, use=None, seed: int = 0, steps: int = 
         optimiser.zero_grad(set_to_none=True)
         F.binary_cross_entropy_with_logits(score, y).backward()
         optimiser.step()
+    finite.check("a weight", [first, bias, last, shift], step=steps, lower=f"rate ({rate:g})")
     net = nn.Sequential(nn.Linear(d, d * units), nn.ReLU(), nn.Linear(d * units, 2))
     with torch.no_grad():
         net[0].weight.copy_(first * mask)
