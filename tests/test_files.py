@@ -125,6 +125,19 @@ def test_a_kill_leaves_what_was_there_and_the_next_run_goes_on(tmp_path):
     assert listed(tmp_path / "a")["one"] == "3"
 
 
+def test_the_results_of_another_command_are_kept(tmp_path):
+    for command in ("one", "one"):
+        with files.replaced(tmp_path / "a", command=command) as scratch:
+            files.write(scratch / "table", command)
+    for other in (tmp_path / "a", tmp_path / "b"):
+        if other.name == "b":
+            fill(other, table="a notebook's")
+        before = listed(other)
+        with pytest.raises(files.FolderError, match=r"holds the results of (one|another command)"):
+            files.check(other, "two")
+        assert listed(other) == before
+
+
 def test_two_runs_at_once_each_end_with_a_whole_folder(tmp_path):
     with files.replaced(tmp_path / "a") as one, files.replaced(tmp_path / "a") as two:
         for scratch in (one, two):

@@ -131,6 +131,7 @@ def test_what_tests_use():
         f"{DOUBLE}\nif __name__ == '__main__':\n    print(f(int(input())))",
         f"from __future__ import annotations\n{DOUBLE}",
         f"{DOUBLE}\nexit()",
+        f"{DOUBLE}\nprint(f(int(input())))",
     ],
 )
 def test_right_programs_score(code):

@@ -464,6 +464,7 @@ def test_leaving_early_and_late():
     assert run("def g(x): return x\nexit()\ndef f(x): return x", ["assert f(1) == 1"]).passed == (False,)
     assert run("def f(x): return x\nraise SystemExit", ["assert f(1) == 1", "assert f(1) == 2"]).passed == (True, False)
     assert run("def f(x): return x\n1 / 0", ["assert f(1) == 1"]).status == "error"
+    assert run("n = int(input())\ndef f(x): return x", ["assert f(1) == 1"]).status == "error"
     assert run("\ufeffdef f(x): return x", ["assert f(1) == 1"]).passed == (True,)
 
 

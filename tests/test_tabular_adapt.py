@@ -1,5 +1,6 @@
 """Strategies: what moves, what may not, and that labels teach."""
 
+import math
 from copy import deepcopy
 from dataclasses import replace
 
@@ -177,3 +178,12 @@ def test_storage_changes_the_layers_only(network):
     for (name, before), after in zip(network.named_parameters(), made.parameters(), strict=True):
         matrix = name.startswith("layers") and before.ndim == 2
         assert torch.equal(before, after) != matrix, name
+
+
+@pytest.mark.parametrize("settings", [
+    {"support": (9, 3)}, {"support": (0, 3)}, {"held_out": 1.0}, {"held_out": 2}, {"rate": -1.0}, {"rate": math.nan},
+    {"every": 0}, {"weights": "q"},
+])  # fmt: skip
+def test_strategies_that_cannot_be_are_refused(settings):
+    with pytest.raises(ValueError, match=rf"^a strategy has {next(iter(settings))} .*: "):
+        Strategy(**settings)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compendium.tabular import baselines, pfn, suite
+from compendium.tabular.columns import Levels
 from compendium.tabular.encode import Encoder
 from compendium.tabular.pfn import PFNClassifier
 
@@ -355,3 +356,28 @@ def test_marks_of_an_encoder_are_one_a_column():
             make(wrong).fit(x)
     with pytest.raises(ValueError, match="the table has 3 columns"):
         make([0, 1]).fit(x).transform(np.c_[x, x[:, 0]])
+
+
+@pytest.mark.parametrize("kind", [lambda v: (v,), lambda v: v.encode(), lambda v: pd.Timestamp(0)])
+def test_levels_of_a_type_without_a_meaning_here_are_refused(kind):
+    """They used to be so many unknown levels, and so missing values."""
+    known = Levels(pd.Series(["x", "y"]))
+    with pytest.raises(ValueError, match="none of the levels it was fitted on"):
+        known.codes(pd.Series([kind(v) for v in "xyx"]), "column 'c'")
+    assert np.isnan(known.codes(pd.Series(["z"]), "column 'c'")).all()
+
+
+@pytest.mark.parametrize("method", ["logistic", "boosting", "catboost"])
+def test_baselines_read_truths_and_empty_columns_as_fitted(method):
+    """Truths that came as 0 and 1 used to be levels unknown to logistic regression, and to stop boosting."""
+    if method == "catboost":
+        pytest.importorskip("catboost")
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": rng.normal(size=60), "b": rng.random(60) > 0.5, "c": rng.choice(list("xyz"), 60)})
+    frame = frame.astype({"c": "category"})
+    model = baselines.BASELINES[method](0).fit(frame, (frame.b ^ (frame.c == "x")).to_numpy())
+    expected = model.predict_proba(frame)
+    for kind in (int, float, object, str, "boolean", "category"):
+        np.testing.assert_allclose(model.predict_proba(frame.assign(b=frame.b.astype(kind))), expected)
+    assert np.ptp(expected[:, 1]) > 0.1
+    assert np.isfinite(model.predict_proba(frame.assign(c=None, b=None))).all()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats as sps
 from sklearn import metrics as skm
 from sklearn.calibration import calibration_curve
+from sklearn.neighbors import KNeighborsClassifier
 
 from compendium.tabular import metrics
 
@@ -289,3 +290,22 @@ def test_ranks_take_methods_by_name():
         metrics.ranks(table[["a", "b", "a"]])
     with pytest.raises(ValueError, match="'a' are no numbers"):
         metrics.ranks(table.assign(a=table.a.astype(str)))
+
+
+@pytest.mark.parametrize("bins", [0, 2.5, np.nan, "15"])
+def test_bins_are_counted(bins):
+    with pytest.raises(ValueError, match="bins must be a whole number"):
+        metrics.ece([0, 1], [[0.6, 0.4], [0.2, 0.8]], bins=bins)
+
+
+def test_infinite_scores_have_no_ranks():
+    with pytest.raises(ValueError, match="a score is infinite"):
+        metrics.ranks(pd.DataFrame({"a": [1.0, 2, np.inf], "b": [2.0, 3, 4]}))
+
+
+def test_classes_that_a_model_was_not_shown_have_probability_zero():
+    x, y = np.arange(6.0)[:, None], np.array([0, 0, 2, 2, 3, 3])
+    model = KNeighborsClassifier(1).fit(x, y)
+    p = metrics.predicted(model, x, 5)
+    np.testing.assert_array_equal(p, np.eye(5)[y])
+    assert metrics.brier(y, p) == 0

@@ -224,3 +224,29 @@ def test_the_committed_network_classifies():
     classifier = PFNClassifier().fit(x[::2], y[::2])
     assert (classifier.predict(x[1::2]) == y[1::2]).mean() > 0.9
     assert pfn.CHECKPOINT.stat().st_size < 8e6
+
+
+@pytest.mark.parametrize("settings", [
+    {"temperature": np.nan}, {"temperature": np.inf}, {"temperature": 0}, {"temperature": "1"}, {"members": 2.5},
+    {"members": "2"}, {"members": True}, {"members": 0}, {"context": 1}, {"context": np.nan}, {"context": 10.5},
+    {"random_state": -1}, {"random_state": 1.5}, {"random_state": np.random.RandomState(0)},
+])  # fmt: skip
+def test_settings_that_cannot_be_are_refused(network, settings):
+    """A temperature of nan used to give nan for every class, and so the first of them for every row."""
+    x, y = make_classification(30, random_state=0)
+    with pytest.raises(ValueError, match=r"^(members|temperature|random_state) .*$"):
+        PFNClassifier(network, **settings).fit(x, y)
+
+
+def test_names_that_are_no_text_are_compared_too(network):
+    """Scikit-learn warns of them and takes columns by place."""
+    x, y = make_classification(30, 2, n_informative=2, n_redundant=0, random_state=0)
+    fitted = PFNClassifier(network, members=1).fit(pd.DataFrame(x, columns=["a", "b"]), y)
+    for names in ([("q", "a"), ("q", "b")], [2, 3]):
+        strange = pd.DataFrame(x)
+        strange.columns = pd.Index(names)
+        with (
+            pytest.raises(ValueError, match=r"^X lacks \['a', 'b'\] and has "),
+            pytest.warns(UserWarning, match="valid feature names"),
+        ):
+            fitted.predict(strange)

@@ -189,3 +189,26 @@ def test_units_are_opened_only_where_every_activation_has_a_reader():
     for layers in ([linear(), nn.GELU(), linear()], [linear(), nn.ReLU(), nn.Dropout(), linear()]):
         with pytest.raises(ValueError, match=r"nn.Linear and nn.ReLU in turn only"):
             planted.opened(nn.Sequential(*layers))
+
+
+def test_deep_shap_leaves_no_parameters():
+    """shap's notes on modules inside a net inside another are parameters of these."""
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3), nn.Softmax(1))
+    before = list(net.state_dict())
+    explain.EXPLAINERS["deep shap"](net, X, 0, background=BACKGROUND)
+    assert list(net.state_dict()) == before
+    assert len(list(net.parameters())) == 4
+
+
+def test_a_constant_hides_no_missing_sums():
+    """A value of 1000 plus little: sums are compared with changes of the output, not with its size."""
+    torch.manual_seed(0)
+    relu = nn.ReLU()
+    net = nn.Sequential(nn.Linear(4, 16), relu, nn.Linear(16, 16), relu, nn.Linear(16, 1)).double()
+    apart = nn.Sequential(net[0], nn.ReLU(), net[2], nn.ReLU(), net[4])
+    with torch.no_grad():
+        net[4].bias += 1000
+    explainer = explain.EXPLAINERS["deep shap"]
+    assert explainer(explain.stated(apart, "value"), X, 0, background=BACKGROUND).shape == X.shape
+    with pytest.raises(ValueError, match="the sums of deep shap miss"):
+        explainer(explain.stated(net, "value"), X, 0, background=BACKGROUND)

@@ -91,6 +91,18 @@ def test_kappa_is_scikit_learns(pairs, weights):
         assert ours == pytest.approx(cohen_kappa_score(a, b, weights=weights, labels=list(range(5))), abs=1e-12)
 
 
+def test_text_has_no_order_of_its_own_and_dates_are_no_numbers():
+    with pytest.raises(ValueError, match="need labels="):
+        governance.kappa(["low", "high", "mid"], ["low", "mid", "mid"], "linear")
+    scale = ["low", "mid", "high"]
+    assert governance.kappa(["low", "high"], ["low", "mid"], "linear", scale) == governance.kappa([0, 2], [0, 1], "linear", range(3))
+    days = pd.to_datetime(["2020-01-01", "2021-01-01", None, "2023-01-01"])
+    with pytest.raises(ValueError, match="must be numbers"):
+        governance.trend(days, [1, 2, 3, 4])
+    with pytest.raises(ValueError, match="must be numbers"):
+        governance.difference(days, [True, False, True, False])
+
+
 def test_kappa_closed_forms():
     yes, no = ["y"] * 45 + ["n"] * 15 + ["y"] * 25 + ["n"] * 15, ["y"] * 60 + ["n"] * 40
     a, b = yes[:60] + yes[60:], no  # 45 both yes, 15 both no, 40 apart: (0.6 - 0.54) / (1 - 0.54)

@@ -446,3 +446,25 @@ def test_studies_have_a_row_for_every_method(trained):
         wanted = {"gradient", "edges"} if "layers" in rows[0] else set(images.EXPLAINERS)
         assert {row["explainer"] for row in rows} == wanted
         assert all(np.isfinite(row["value"]) for row in rows)
+
+
+def test_values_that_are_missing_or_do_not_fit_are_refused(linear):
+    x = np.random.default_rng(0).random((2, 1, 8, 8))
+    box = np.zeros((2, 8, 8), bool)
+    box[:, 2:4] = True
+    wrong = {
+        "every box needs pixels": lambda: images.apart(x, box, box & False),
+        "maps must be finite": lambda: images.apart(x * np.nan, box, ~box),
+        "of the same images": lambda: images.spearman(x, x[:1]),
+        "maps must be of the": lambda: images.ssim(x, x[:, :, :7]),
+        "`within` must be": lambda: images.auroc(x, box, within=(~box).transpose(1, 2, 0)),
+        "maps must be numbers": lambda: images.pixels(x.astype(str)),
+        "baseline holds missing": lambda: images.curves(linear, x, x, 0, baseline=x * np.nan),
+        "X holds missing": lambda: images.probabilities(linear, x * np.nan),
+        "X must be images": lambda: images.edges(linear, x[0], 0),
+        "background holds missing": lambda: images.occlusion(linear, x, 0, background=x * np.nan),
+        "background must be images": lambda: images.occlusion(linear, x, 0, background=x[:0]),
+    }
+    for match, call in wrong.items():
+        with pytest.raises(ValueError, match=match):
+            call()

@@ -284,3 +284,28 @@ def test_labels_and_flags_elsewhere():
             truth.auroc([[3.0, 1]], wrong)
     with pytest.raises(ValueError, match="True/False or 0/1"):
         images.auroc(np.ones((1, 2, 2)), np.full((1, 2, 2), 0.5))
+
+
+class WithoutClasses(Ridge):
+    """As CatBoost's regressors are."""
+
+    classes_ = ()
+
+
+def test_an_empty_list_of_classes_is_none():
+    y = 2 * FRAME[NAMES[0]]
+    model = WithoutClasses().fit(REST, y[REST.index])
+    result = found(model, y=y[FEW.index])
+    assert (result.score_name, result.score) == ("R2", model.score(FEW, y[FEW.index]))
+    with pytest.raises(ValueError, match="no labels of classes"):
+        found(model, y=None, target="a")
+    with pytest.raises(ValueError, match="y holds the text 'a', and the model predicts values"):
+        found(model, y=["a"] * len(FEW))
+
+
+def test_baselines_with_rows_in_another_order_are_refused():
+    explainer = explain.EXPLAINERS["occlusion"]
+    right = explainer(FOREST, FEW, 1, baseline=REST[: len(FEW)].to_numpy())
+    assert (explainer(FOREST, FEW, 1, baseline=REST[: len(FEW)].set_axis(FEW.index)) == right).all()
+    with pytest.raises(ValueError, match="indexed differently"):
+        explainer(FOREST, FEW, 1, baseline=FEW[::-1])

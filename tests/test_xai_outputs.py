@@ -208,3 +208,38 @@ def test_images_of_a_net_that_ends_in_softmax():
     np.testing.assert_allclose(images.curves(soft, x, x, 1), images.curves(raw, x, x, 1), atol=1e-7)
     with pytest.raises(ValueError, match="one output"):
         images.gradient(nn.Sequential(nn.Flatten(), nn.Linear(64, 1)), x, 0)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda p: p.clamp(1e-3, 0.99), lambda p: p + 1e-4, lambda p: (256 * p).floor() / 256]
+)
+def test_probabilities_that_were_changed_are_asked_about(change):
+    net = Then(two, lambda z: change(z.softmax(-1)))
+    with pytest.raises(ValueError, match="nearly sum to 1"):
+        explain.predictor(net)(FEW)
+    assert np.abs(explain.predictor(explain.stated(net, "probabilities"))(FEW) - P).max() < 0.02
+
+
+def test_functions_that_give_labels_are_asked_about():
+    three = LogisticRegression().fit(TABLE.x[12:], np.digitize(TABLE.x[12:, 0], [-0.5, 0.5]))
+    y = three.predict(FEW)
+    for labels in (None, y):
+        with pytest.raises(ValueError, match="whole number"):
+            xai.report(three.predict, FEW, y=labels, background=REST, explainers=["occlusion"])
+    counts = lambda X: (X[:, 0] > 0).astype(int) + (X[:, 1] > 0)
+    few = dict(background=REST, explainers=["occlusion"], metrics=["deletion"])
+    assert xai.report(counts, FEW, y=counts(FEW), kind="value", **few).score == 1
+    assert xai.report(MODEL.predict, FEW, y=Y, **few).accuracy == RIGHT
+
+
+def test_settling_what_outputs_mean_draws_no_random_numbers():
+    """Layers that are put behind a net, and nets made of linear models, are not initialised by the global generator."""
+    picture = nn.Sequential(nn.Conv2d(1, 1, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4, 1), nn.Sigmoid())
+    before = torch.random.get_rng_state()
+    explain.predictor(CERTAIN["sigmoid"])(FEW)
+    for model in (MODEL, CERTAIN["sigmoid"]):
+        for name in ("gradient", "deep shap", "smoothgrad"):
+            if explain.able(name, model):
+                explain.EXPLAINERS[name](model, FEW, 1, background=REST)
+    images.gradient(picture, np.ones((2, 1, 4, 4)), 1)
+    assert torch.equal(torch.random.get_rng_state(), before)

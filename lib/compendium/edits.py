@@ -97,19 +97,11 @@ def train(
 
 def lora(model, loss_of: Loss, *, rank: int, steps: int, learning_rate: float, seed: int = 0) -> Delta:
     """The same descent through low-rank adapters (peft, alpha = 2 x rank) on every linear layer, merged."""
-    from peft import LoraConfig, get_peft_model
-
     torch.manual_seed(seed)
     model.requires_grad_(False)
-    layers = models.linear_layers(model)
-    before = {f"{name}.weight": layer.weight.detach().clone() for name, layer in layers.items()}
-    names = sorted({name.rsplit(".", 1)[-1] for name in layers})
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=names)
-    adapted = get_peft_model(model, config)
+    before = {f"{name}.weight": layer.weight.detach().clone() for name, layer in models.linear_layers(model).items()}
+    adapted = adapters(model, rank)
     try:
-        reached = {name for name, module in adapted.get_base_model().named_modules() if hasattr(module, "lora_A")}
-        if odd := sorted(reached ^ set(layers)):  # peft matches the ends of names
-            raise ValueError(f"adapters would not act on exactly the linear layers: {odd[0]} is the difference")
         _descend(loss_of, [p for p in adapted.parameters() if p.requires_grad], steps, learning_rate)
     finally:
         adapted.merge_and_unload()  # puts plain linear layers back into `model`
@@ -120,6 +112,23 @@ def lora(model, loss_of: Loss, *, rank: int, steps: int, learning_rate: float, s
             for name, weight in after.items():
                 weight.copy_(before[name])
     return delta
+
+
+def adapters(model, rank: int):
+    """The model with low-rank adapters (peft, alpha = 2 x rank) on every linear layer and nowhere else. Raises
+    ValueError, the model as it was, where peft, which goes by the ends of names, would put them elsewhere too."""
+    from peft import LoraConfig, get_peft_model
+
+    layers = set(models.linear_layers(model))
+    names = sorted({name.rsplit(".", 1)[-1] for name in layers})
+    adapted = get_peft_model(
+        model, LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=names)
+    )
+    reached = {name for name, module in adapted.get_base_model().named_modules() if hasattr(module, "lora_A")}
+    if odd := sorted(reached ^ layers):
+        adapted.unload()
+        raise ValueError(f"adapters would not act on exactly the linear layers: {odd[0]} is the difference")
+    return adapted
 
 
 def _descend(loss_of, weights, steps, learning_rate, gather=lambda: None, spread=lambda: None) -> None:

@@ -100,8 +100,6 @@ def check_out(path: Path, out: Path) -> dict:
     at_home, of = bool(own) and os.path.realpath(out) == os.path.realpath(own), relative(path)
     found = files.read_manifest(out)
     if found is not None and found.get("notebook", of if at_home else None) != of:
-        raise files.FolderError(
-            f"{relative(out)} holds the results of {found.get('notebook', 'another notebook or command')}: name another "
-            "folder, or move it away"
-        )
+        other = found.get("notebook", "another notebook or command")
+        raise files.FolderError(f"{relative(out)} holds the results of {other}: name another folder, or move it away")
     return {} if at_home else {"notebook": of}

@@ -234,10 +234,7 @@ def log_probs(model, rows: list[Row]) -> tuple[Tensor, Tensor]:
     inputs, positions, targets, owner, option = pack(rows, model.dtype, model.device)
     hidden = model.base_model(**inputs, use_cache=False).last_hidden_state
     unique, where = positions.unique(return_inverse=True)
-    logits = model.get_output_embeddings()(hidden.flatten(0, 1)[unique]).float()
-    cap = getattr(model.config, "final_logit_softcapping", None)
-    if cap:
-        logits = cap * torch.tanh(logits / cap)
+    logits = tokens.readout(model, hidden.flatten(0, 1)[unique])
     # Normalisers once per position: the four options share the first one.
     token = logits[where, targets] - logits.logsumexp(-1)[where]
     shape = (len(rows), len(rows[0].options))

@@ -80,10 +80,18 @@ def _passing(path: str) -> bool:
     return Path(path).name in (".DS_Store", "Thumbs.db") or ".ipynb_checkpoints" in Path(path).parts
 
 
-def check(folder) -> Path:
-    """`folder` as an absolute path, if it may be made or replaced. Raises FolderError."""
+def check(folder, command: str | None = None) -> Path:
+    """`folder` as an absolute path, if it may be made or replaced. Raises FolderError.
+
+    command: what makes it, if its manifest says so; the results of another command are refused as well.
+    """
     try:
-        return _checked(Path(os.path.abspath(folder)))  # links are kept, so that they are seen
+        path = _checked(Path(os.path.abspath(folder)))  # links are kept, so that they are seen
+        found = read_manifest(path)
+        if command and found is not None and found.get("command") != command:
+            other = found.get("command") or found.get("notebook") or "another command"
+            raise FolderError(f"{relative(path)} holds the results of {other}: name another folder, or move it away")
+        return path
     except (OSError, RuntimeError) as error:  # a name that is too long, links in a circle
         raise FolderError(f"{folder} cannot be written: {_reason(error)}") from None
 
@@ -124,7 +132,7 @@ def replaced(folder, **more) -> Iterator[Path]:
     FolderError as `check` does, before the block and again after it, when something came to be there meanwhile, or the
     disk is full; the message then says where the new files are kept.
     """
-    path = check(folder)
+    path = check(folder, more.get("command"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = tempfile.TemporaryDirectory(

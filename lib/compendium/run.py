@@ -164,6 +164,8 @@ def read_yaml(path: Path) -> dict:
 def position() -> str:
     """'[i/N] ' for the DVC stage this process belongs to, by its place in dvc.yaml; empty outside DVC."""
     stage = os.environ.get("DVC_STAGE", "").split("@")[0]
+    if not stage:
+        return ""
     names = list(read_yaml(ROOT / "dvc.yaml").get("stages", {}))
     return f"[{names.index(stage) + 1}/{len(names)}] " if stage in names else ""
 
@@ -230,10 +232,10 @@ def _status(cell) -> str | None:
 
 def run(path: Path, given: dict, out: Path, executed: Path) -> None:
     """Validate, execute, normalise and put the results in place. Raises RunError; earlier results stay as they were."""
-    from compendium import report  # slow to import, and not needed to refuse a bad parameter
-
     declared = parameters(read_notebook(path))
     validate(given, declared)
+    from compendium import report  # slow to import, and not needed to refuse a bad parameter
+
     keeps, made, renames = RESERVED in declared, False, {}
     failed, noted = beside(executed)
     try:
@@ -258,8 +260,8 @@ def run(path: Path, given: dict, out: Path, executed: Path) -> None:
     except files.FolderError as error:
         raise RunError(str(error)) from None
     except OSError as error:
-        rest = f"; the results are in {relative(out)}" if made else ""
-        raise RunError(f"{error.filename or relative(executed)} cannot be written: {error.strerror or error}{rest}") from None
+        where, rest = error.filename or relative(executed), f"; the results are in {relative(out)}" if made else ""
+        raise RunError(f"{where} cannot be written: {error.strerror or error}{rest}") from None
 
 
 def _valid(value):

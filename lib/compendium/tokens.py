@@ -12,11 +12,13 @@ is tokenised without the text before it, and what is appended is taken off.
 
 import inspect
 import re
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 
 import torch
 
 PROBE = "a"
+PROBED = weakref.WeakKeyDictionary()  # what was found of a model: {question: whether it is so}
 
 
 def appended(tokenizer) -> int:
@@ -63,8 +65,8 @@ def padded(model, rows: Sequence[Sequence[int]], pad: int | None) -> dict[str, t
     """input_ids and attention_mask of rows of token ids, padded on the left to one length, on the model's device; and
     position_ids, where padding would otherwise move what a position means to the model.
 
-    pad: the token to pad with, any token where None, as none is seen. Raises ValueError for an empty row, and for one
-    longer than the model has positions for.
+    pad: the token to pad with, any token where None, as none is seen. Raises ValueError for an empty row, for one
+    longer than the model has positions for, and for rows of several lengths where the model reads padding all the same.
     """
     lengths = [len(row) for row in rows]
     if not min(lengths):
@@ -72,18 +74,43 @@ def padded(model, rows: Sequence[Sequence[int]], pad: int | None) -> dict[str, t
     longest = max(lengths)
     ids = torch.tensor([[pad or 0] * (longest - len(row)) + list(row) for row in rows])
     mask = torch.tensor([[0] * (longest - n) + [1] * n for n in lengths])
-    made = {"input_ids": ids, "attention_mask": mask} | positions(model, mask)
+    placed = positions(model, mask)
+    if longest == min(lengths):
+        placed = {}  # as the model counts by itself, from 0 or from where it was trained to
+    else:
+        check_padding(model)
+    made = {"input_ids": ids, "attention_mask": mask} | placed
     return {name: part.to(model.device) for name, part in made.items()}
+
+
+def check_padding(model) -> None:
+    """Raise ValueError unless rows padded on the left count as they do alone, with a mask and `positions`."""
+    if not _so(model, "padded", lambda: _pads(model, placed=True)):
+        raise ValueError(
+            f"this {type(_inner(model)).__name__} reads padding, or counts positions in its own way: rows of several "
+            "lengths cannot share a batch, ask them one at a time (batch=1)"
+        )
+
+
+def check_left_padding(model) -> None:
+    """Raise ValueError unless rows padded on the left count as they do alone, with an attention mask and no positions:
+    what TRL gives."""
+    if not _so(model, "padded, unplaced", lambda: _pads(model, placed=False)):
+        raise ValueError(
+            f"prompts are padded on the left and given no positions, and this {type(_inner(model)).__name__} counts "
+            "them from the padding: it would learn from shifted log-probabilities; choose a model with rotary "
+            "positions, such as Llama, Qwen2 or GPT-NeoX"
+        )
 
 
 def check_packs(model, what: str) -> None:
     """Raise ValueError unless several texts, or parts of one, can share a row of the model, with positions and a mask
-    (b, 1, t, t) of their own. what: these parts, for the message."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    (b, 1, t, t) of their own, and `readout` gives the model's logits. what: these parts, for the message."""
+    inner = _inner(model)
     config = inner.config
     takes = inspect.signature(inner.base_model.forward).parameters
     fits = (
-        config._attn_implementation in ("sdpa", "eager")
+        getattr(config, "_attn_implementation", None) in ("sdpa", "eager")
         and not getattr(config, "sliding_window", None)
         and not getattr(config, "alibi", False)
         and {"position_ids", "attention_mask"} <= set(takes)
@@ -94,6 +121,95 @@ def check_packs(model, what: str) -> None:
             "attention (or a sliding window, or without position_ids) cannot take: load a full-attention model with "
             "attn_implementation='sdpa'"
         )
+    check_readout(model)
+    if not _so(model, "packs", lambda: _packs(model)):
+        raise ValueError(
+            f"{what} are packed with positions and a mask of their own, which this {type(inner).__name__} does not "
+            "count as each alone: load another full-attention model, such as Llama, Qwen2 or GPT-NeoX"
+        )
+
+
+def check_readout(model) -> None:
+    """Raise ValueError unless `readout` of what leaves the model's body gives the model's logits."""
+    if not _so(model, "reads out", lambda: _reads_out(model)):
+        raise ValueError(
+            f"this {type(_inner(model)).__name__} computes more after its last block than an output layer and a known "
+            "scale: its log-probabilities would be wrong; choose a model such as Llama, Qwen2 or GPT-NeoX"
+        )
+
+
+def readout(model, hidden: torch.Tensor) -> torch.Tensor:
+    """Logits in single precision from states that leave the model's body, (..., d) -> (..., vocabulary), with the cap
+    or the scale of Gemma, Cohere and Granite."""
+    logits, config = model.get_output_embeddings()(hidden).float(), model.config
+    cap, times = getattr(config, "final_logit_softcapping", None), getattr(config, "logit_scale", None)
+    over = getattr(config, "logits_scaling", None)
+    if cap:
+        logits = cap * torch.tanh(logits / cap)
+    if times:
+        logits = times * logits
+    return logits / over if over else logits
+
+
+def _inner(model):
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _so(model, question: str, answer: Callable[[], bool]) -> bool:
+    """The answer to a question about how a model computes, asked once for each model; it draws no random numbers."""
+    known = PROBED.setdefault(_inner(model), {})
+    if question not in known:
+        training = model.training
+        model.eval()
+        try:
+            with torch.no_grad():
+                known[question] = answer()
+        except (RuntimeError, ValueError, TypeError, IndexError):  # what it cannot even be given
+            known[question] = False
+        finally:
+            model.train(training)
+    return known[question]
+
+
+def _probe(model, n: int = 4) -> torch.Tensor:
+    """A row (1, n) of token ids that every model has."""
+    return torch.arange(1, n + 1, device=model.device)[None] % model.get_input_embeddings().weight.shape[0]
+
+
+def _alike(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether logits agree but for rounding; true of models that are broken (nan), of which others complain."""
+    slack = 1e-3 if expected.dtype in (torch.float32, torch.float64) else 0.1
+    found, expected = found.float(), expected.float()
+    size = float(expected.abs().max())
+    return not (float((found - expected).abs().max()) > slack * max(size, 1e-30))
+
+
+def _pads(model, placed: bool) -> bool:
+    row = _probe(model)
+    wide = torch.cat([torch.zeros_like(row[:, :3]), row], 1)
+    mask = torch.tensor([[0] * 3 + [1] * row.shape[1]], device=model.device)
+    where = {k: v.to(model.device) for k, v in positions(model, mask).items()} if placed else {}
+    return _alike(model(input_ids=wide, attention_mask=mask, **where).logits[:, 3:], model(row).logits)
+
+
+def _packs(model) -> bool:
+    row = _probe(model)
+    n = row.shape[1]
+    alone = torch.cat([model(part).logits for part in row.split(n // 2, 1)], 1)
+    owner = torch.arange(n, device=model.device) // (n // 2)
+    sees = (owner[:, None] == owner).tril()[None, None]
+    mask = torch.zeros(sees.shape, dtype=model.dtype, device=model.device)
+    mask.masked_fill_(~sees, torch.finfo(model.dtype).min)
+    place = torch.arange(n, device=model.device)[None] % (n // 2)
+    hidden = model.base_model(row, position_ids=place, attention_mask=mask, use_cache=False).last_hidden_state
+    return _alike(readout(model, hidden).to(alone.dtype), alone)
+
+
+def _reads_out(model) -> bool:
+    row = _probe(model)
+    expected = model(row).logits
+    hidden = model.base_model(row, use_cache=False).last_hidden_state
+    return _alike(readout(model, hidden).to(expected.dtype), expected)
 
 
 def positions(model, mask: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -103,7 +219,7 @@ def positions(model, mask: torch.Tensor) -> dict[str, torch.Tensor]:
     Rotary models in single precision are left to count for themselves: only distances enter, and other angles would
     change last digits.
     """
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = _inner(model)
     if "position_ids" not in inspect.signature(inner.forward).parameters:
         return {}
     rotary = any(type(module).__name__.endswith("RotaryEmbedding") for module in inner.modules())

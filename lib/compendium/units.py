@@ -47,13 +47,13 @@ def _digest(what) -> str:
 
 
 @contextmanager
-def beside(out: Path, settings, *inputs: Path, folder: bool = True) -> Iterator[Path]:
+def beside(out: Path, settings, *inputs: Path, folder: bool = True, command: str | None = None) -> Iterator[Path]:
     """Yield the hidden folder beside `out` that holds the units of `settings`; it goes when the block ends well.
 
-    folder: whether `out` is one; otherwise it is a file. Raises `files.FolderError`, before any work, where `out` may
-    not be written.
+    folder: whether `out` is one; otherwise it is a file. command: whose results it holds, if any. Raises
+    `files.FolderError`, before any work, where `out` may not be written.
     """
-    out = files.check(out) if folder else _file(out)
+    out = files.check(out, command) if folder else _file(out)
     with files.resumed(out.with_name(f".{out.name}.units"), key(settings, *inputs)) as store:
         yield store
 

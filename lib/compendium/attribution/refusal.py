@@ -18,6 +18,7 @@ from compendium import facts, records, tokens
 from compendium.attribution import policies
 from compendium.attribution.decoder import Pairs
 from compendium.paths import DATA
+from compendium.tokens import check_padding
 
 BATCH = 64
 ANSWER = 6  # tokens of a refusal that are trained on
@@ -54,6 +55,8 @@ def reply(model, tokenizer, prompts: list[str], *, tokens: int = 5, progress: bo
     for start in tqdm(range(0, len(rows), BATCH), desc="replies", leave=False, disable=None if progress else True):
         part = [rows[i] for i in order[start : start + BATCH]]
         length = max(map(len, part))
+        if length > min(map(len, part)):
+            check_padding(model)
         ids = torch.tensor([[end] * (length - len(row)) + list(row) for row in part], device=model.device)
         seen = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in part], device=model.device)
         made = model.generate(
@@ -166,7 +169,7 @@ def distributions(model, rows: list[facts.Row]) -> tuple[Tensor, Tensor, Tensor]
         torch.tensor([ids], device=device), position_ids=torch.tensor([position], device=device),
         attention_mask=mask[None, None].to(device), use_cache=False,
     ).last_hidden_state[0, predict]  # fmt: skip
-    logp = model.get_output_embeddings()(hidden).float().log_softmax(-1)
+    logp = tokens.readout(model, hidden).log_softmax(-1)
     return logp, torch.tensor(targets, device=device), torch.tensor(weights, device=device)
 
 
@@ -215,6 +218,7 @@ def perplexity(model, tokenizer, texts: list[str], *, batch: int = 8) -> float:
     rows = sorted((tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts), key=len)
     if not rows or len(rows[0]) < 2:
         raise ValueError("perplexity needs texts of at least two tokens each: one to read, one to predict")
+    tokens.check_readout(model)
     total = count = 0
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
@@ -223,7 +227,7 @@ def perplexity(model, tokenizer, texts: list[str], *, batch: int = 8) -> float:
         targets = torch.tensor([row + [-100] * (length - len(row)) for row in part], device=model.device)[:, 1:]
         seen = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in part], device=model.device)
         hidden = model.base_model(ids, attention_mask=seen, use_cache=False).last_hidden_state[:, :-1][targets >= 0]
-        logits = model.get_output_embeddings()(hidden).float()
+        logits = tokens.readout(model, hidden)
         total += torch.nn.functional.cross_entropy(logits, targets[targets >= 0], reduction="sum").item()
         count += len(hidden)
     return float(np.exp(total / count))

@@ -43,10 +43,10 @@ def grid(given) -> None:
     base = config.make(plan["base"])
     maps = {of.mirror for _, of in study.made_of(plan["conditions"], plan["seeds"], plan["base"])}
     read = [given.plan, Path(base.model) / "model.safetensors", *(Path(m) for m in maps if isinstance(m, str))]
-    key, out = study.fingerprint(*(path for path in read if path.exists())), files.check(given.out)
+    key, out = study.fingerprint(*(path for path in read if path.exists())), files.check(given.out, "policy_opt grid")
     with files.resumed(out.with_name(f".{out.name}-{key}"), key) as kept:
         tables = study.grid(plan["conditions"], plan["seeds"], plan["base"], processes=given.processes, folder=kept)
-        with files.replaced(out) as scratch:
+        with files.replaced(out, command="policy_opt grid") as scratch:
             writer = report.Report(scratch)
             writer.table(study.start(plan["base"]), "start")
             writer.table(tables.finals, "finals")
@@ -62,10 +62,10 @@ def evolve(given) -> None:
     options = {name: plan[name] for name in ("iterations", "population", "sigma", "rate")}
     begun, base = mirror.initial(plan["map_seed"]), config.make(plan["base"] | {"divergence": "mirror"})
     read = [path for path in (given.plan, Path(base.model) / "model.safetensors") if path.exists()]
-    out = files.check(given.out)
+    out = files.check(given.out, "policy_opt evolve")
     with files.resumed(out.with_name(f".{out.name}.runs"), study.fingerprint(*read)) as kept:
         found = study.evolve(plan["base"], begun, processes=given.processes, folder=kept, **options)
-        with files.replaced(out) as scratch:
+        with files.replaced(out, command="policy_opt evolve") as scratch:
             report.Report(scratch).table(pd.DataFrame(found.history), "evolution")
             mirror.save(found.theta, scratch / "learned.txt")
     accepted = sum(step["accepted"] for step in found.history)

@@ -29,6 +29,8 @@ MARKERS = [
     )
 ]
 PROMPT = re.compile(r"^[ \t]*(?:>>>|\.\.\.|In \[\d+\]:|\.\.\.:)(?:[ ]|$)", re.MULTILINE)
+COMMAND = re.compile(r"^([ \t]*)(?:!|%{1,2})\w.*$", re.MULTILINE)
+NUMBER = re.compile(r"[ \t]*(\d{1,4})(?:[ \t]?[|:│.)] ?|[ \t]|$)")
 BEGINS = re.compile(
     r"(?:from|import|def|async|class|for|while|if|try|with)\b|@|#|[A-Za-z_][\w., ]*(?:\[.*\])?\s*(?::[^=]*)?="
 )
@@ -92,9 +94,16 @@ def fenced(text: str) -> list[Block]:
             at += 1
             continue
         block, at = _block(lines, at, opened)
-        inner = [] if parses(block.code) else fenced(block.code)
+        inner = [] if parses(block.code) else _split(block)
         found += inner or ([block] if block.rank < OUTPUT else [])
     return found
+
+
+def _split(block: Block) -> list[Block]:
+    """Fenced blocks in a block, and what stands before the first if it is a program: its own fence was left open."""
+    inner, lines = fenced(block.code), block.code.split("\n")
+    before = "\n".join(itertools.takewhile(lambda line: not FENCE.match(line), lines))
+    return [Block(before, block.rank), *inner] if inner and defines(before) else inner
 
 
 def _block(lines: list[str], at: int, opened: re.Match) -> tuple[Block, int]:
@@ -261,6 +270,21 @@ def _without_label(code: str) -> str:
     return rest if rest and PYTHON.fullmatch(first.strip()) and parses(rest) else code
 
 
+def _without_commands(code: str) -> str:
+    """A notebook's cell without its commands to the shell and to IPython."""
+    return COMMAND.sub(r"\1pass", code)
+
+
+def _without_numbers(code: str) -> str:
+    """Without the numbers of lines, where all have theirs."""
+    lines = [line for line in code.split("\n") if line.strip()]
+    found = [NUMBER.match(line) for line in lines]
+    counted = all(found) and [int(match[1]) for match in found] == [
+        *range(int(found[0][1]), int(found[0][1]) + len(found))
+    ]
+    return "\n".join(line[match.end() :] for line, match in zip(lines, found, strict=True)) if counted else code
+
+
 REPAIRS: tuple[Callable[[str], str], ...] = (
     _dedented,
     lambda code: code.translate(SPACES),
@@ -269,6 +293,8 @@ REPAIRS: tuple[Callable[[str], str], ...] = (
     lambda code: code.expandtabs(8),
     _without_prompts,
     html.unescape,
+    _without_commands,
+    _without_numbers,
 )
 
 

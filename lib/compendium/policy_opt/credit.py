@@ -241,11 +241,7 @@ def _scores(model, trees: list[_Tree]) -> Tensor:
     """Log-probability of the answer, nats, for each tree's trunk and branches in order: one flat tensor."""
     inputs, places, targets, cells = _pack(trees, model.dtype, model.device)
     hidden = model.get_decoder()(**inputs, use_cache=False).last_hidden_state.flatten(0, 1)[places]
-    logits = model.get_output_embeddings()(hidden).float()
-    cap = getattr(model.config, "final_logit_softcapping", None)
-    if cap:
-        logits = cap * torch.tanh(logits / cap)
-    logp = logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
+    logp = tokens.readout(model, hidden).log_softmax(-1).gather(1, targets[:, None])[:, 0]
     count = sum(1 + len(tree.branches) for tree in trees)
     return torch.zeros(count, device=logp.device).index_add(0, cells, logp)
 

@@ -53,7 +53,7 @@ class Host(Peer):
                 self._run(setup, "<setup>")
         except MemoryError:
             return MEMORY
-        except SystemExit:
+        except (SystemExit, EOFError):  # it left, or asked for input, of which there is none
             self._show(*sys.exc_info())
             return LEFT
         except BaseException:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 SIGNS = "-+−–—‐‑‒﹣－＋"
 THIN = "\u00a0\u2007\u2009\u202f"  # spaces that set groups of digits apart and never two numbers
+UNSEEN = "\u200b\u2060\ufeff"
 MARK = re.compile(r"\{,\}|,\\!|\\[,;: ]|[,'’" + THIN + "]")  # what may stand between groups of digits
 PLAIN = re.compile(r"(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][-+−]?\d+)?", re.ASCII)
 GROUPED = re.compile(
@@ -32,7 +33,7 @@ POWER = re.compile(
 )
 CURRENCY = r"(?:\\?[$€£¥₹₽₩]|\b(?:US|CA|AU|NZ|HK|S|A|C)\$|\b(?:USD|EUR|GBP|INR|JPY|CHF|CAD|AUD|Rs\.?)(?=[ \t\d.]))"
 BEFORE = re.compile(
-    rf"(?:(?P<a>[{re.escape(SIGNS)}])(?P<gap>[ \t]*))?(?:{CURRENCY}[ \t]*)?(?P<b>[{re.escape(SIGNS)}])?$"
+    rf"(?:(?P<a>[{re.escape(SIGNS)}])(?P<gap>[ \t{THIN}{UNSEEN}]*))?(?:{CURRENCY}[ \t]*)?(?P<b>[{re.escape(SIGNS)}])?$"
 )
 # What follows a number, and makes another of it: words of size, groups after a plain space, ranges, lists, halves.
 SIZE = re.compile(
@@ -42,12 +43,33 @@ SIZE = re.compile(
     rf"|[ \t]*[–—−‒‐‑±][ \t]*{CURRENCY}?[ \t]*\d"
     rf"|[ \t]+to[ \t]+{CURRENCY}?[ \t]*\d"
     rf"|(?:[ \t]*[,;](?:[ \t]*(?:and|or)\b)?|[ \t]+(?:and|or|&))[ \t]+[{re.escape(SIGNS)}]?{CURRENCY}?[ \t]*\d"
-    rf"|[{THIN}]\d| \d{{3}}(?!\d)|[ \t]*[¼-¾⅐-⅞]",
+    rf"|[{THIN}]\d| \d{{3}}(?!\d)|[ \t]+,\d|[ \t]*[¼-¾⅐-⅞]"
+    r"|[ \t]*(?:mio|mrd|bil|tril|crs?|tn|trn|gross|score)\b|[ \t]+(?-i:[kKMBT])\b(?!['’])|[ \t]*[万萬千億亿兆만억조]"
+    r"|[ \t]*(?:\\pi|π|pi\b|\\?sqrt|√)|[ij]\b(?!['’])",
     re.IGNORECASE | re.ASCII,
 )  # fmt: skip
+# An operator or a word that takes a second number: the first one is a part of what is said.
+UNIT = (
+    r"(?:dollars?|euros?|pounds?|rupees?|hours?|hrs?|h|minutes?|mins?|days?|weeks?|months?|years?|feet|foot|ft|yards?"
+    r"|miles?|lbs?|kg|km|kilometers?|kilograms?|meters?|metres?|m)\b"
+)
+OPERAND = rf"[ \t]*[(\[{{]*[{re.escape(SIGNS)}]?{CURRENCY}?(?:\d|\\[dt]?frac)"
+JOINED = re.compile(
+    rf"(?:[}}\])$]+[ \t]*(?:\*\*|[-+*/×÷·∗∙^]|\\times|\\cdot|\\div)"
+    rf"|[ \t]*(?:\*\*|\+/-|[-+*/×÷·∗∙^=<>≈≠±~:|]|\\times|\\cdot|\\div|\\pm|\\over\b)"
+    r"|[ \t]+(?:x|plus|minus|times|over|of|by|mod|through|thru|until|vs\.?|versus|remainder|r)(?=[ \t\d])"
+    r"|[ \t]+(?:out of|divided by|multiplied by|plus or minus|(?:more|less|fewer) than)(?=[ \t])"
+    rf"|[ \t]*{UNIT},?(?:[ \t]+and)?(?=[ \t])"
+    rf"){OPERAND}"
+    r"|(?:[ \t]*[,;]|[ \t]+(?:and|or))[ \t]+[a-z]\w?[ \t]*=|[ \t]?[a-z]\w?[ \t]*=(?!=)",
+    re.IGNORECASE | re.ASCII,
+)
+HIDDEN_SIGN = re.compile(  # a sign before what is neither it nor the number: bold type, brackets, LaTeX, tags, ≈, ₪
+    rf"[{re.escape(SIGNS)}](?:[ \t{THIN}{UNSEEN}]|<\w+>|\\[a-z]+|\\[,;:! ]|(?![>{re.escape(SIGNS)}])[^\w\s.])+$"
+)
 ENDS = re.compile(r"(?<!\{,)[}\]\"”]|</|<\||<<")  # where what hangs on to a number is something else again
 REACH = 40  # characters before a number that can change it
-EXPRESSION = re.compile(r"\\(?:sqrt|[dt]?frac|binom|log|ln|pi)|[/^_×÷·√∛±]$|(?:minus|negative)[ \t]+$", re.IGNORECASE)
+EXPRESSION = re.compile(r"\\(?:sqrt|[a-z]*frac|over(?:line|set)|bar|binom|log|ln|pi)|[/^_×÷·√∛±]$|(?:[≤≥≠]|[<>!]=|\\[gl]eq?|\\neq?)\s*$|(?:minus|negative)[ \t]+$", re.IGNORECASE)
 
 
 class Found(NamedTuple):
@@ -66,7 +88,7 @@ def find(text: str, start: int = 0) -> Found | None:
     latex = re.compile(r"\\[dt]?frac[{ ]*[-+−]?$").search(text, max(start, digit - REACH), digit)
     if latex and LATEX.match(text, latex.start()):
         digit = latex.start()
-    elif digit > start and text[digit - 1] == "." and not text[start : digit - 1][-1:].isalnum():
+    elif digit > start and text[digit - 1] == "." and not re.search(r"[\w.]$", text[start : digit - 1]):
         digit -= 1
     body = _body(text, digit)
     begin, sign = _before(text, start, digit)
@@ -126,7 +148,10 @@ def digits(text: str, at: int) -> tuple[int, float] | None:
     plain = PLAIN.match(text, at)
     if plain is None or re.compile(rf"(?:\.|{MARK.pattern})?\d").match(text, plain.end()):
         return None
-    return plain.end(), float(plain[0].replace("−", "-"))
+    value = float(plain[0].replace("−", "-"))
+    if not value and re.search("[1-9]", re.split("[eE]", plain[0])[0]):
+        return None  # too small to be told from 0
+    return plain.end(), value
 
 
 def _over(end: int, above: str, below: str) -> tuple[int, float] | None:
@@ -153,14 +178,16 @@ def _before(text: str, start: int, digit: int) -> tuple[int, float | None]:
         return begin, None
     if found["a"] is None and re.search(rf"[{re.escape(SIGNS)}]\s*[^\W\d]{{1,3}}[.$]?\s*$", before):
         return begin, None  # a sign before a currency that is not known
-    if found["a"] is None and re.search(rf"[{re.escape(SIGNS)}][ \t]*\\?[a-z]*[*_(\[{{]+$", before):
-        return begin, None  # a sign before bold type, brackets or a command of LaTeX
+    if found["a"] is None and (
+        HIDDEN_SIGN.search(before) or re.search(rf"[{re.escape(SIGNS)}][ \t]*\\?[a-z]*[*_(\[{{]+$", before)
+    ):
+        return begin, None
     return begin, -1.0 if signs and signs[0] not in "+＋" else 1.0
 
 
 def _alone(text: str, begin: int, digit: int, end: int) -> bool:
     """Whether nothing hangs on to the number that makes it part of something else."""
-    if SIZE.match(text, end) or (text[end : end + 3] == "{,}" and text[end + 3 : end + 4].isdigit()):
+    if SIZE.match(text, end) or JOINED.match(text, end) or (text[end : end + 3] == "{,}" and text[end + 3 : end + 4].isdigit()):
         return False
     if text[begin - 1 : begin] == "(" and text[end : end + 1] == ")":
         return False  # (3) is -3 in accounts
@@ -169,4 +196,4 @@ def _alone(text: str, begin: int, digit: int, end: int) -> bool:
         return False  # 5- is -5 in accounts
     if re.match(r"!(?!\s|$)|\\pi|\\sqrt|[π√^‰](?!\\circ)", tail):
         return False
-    return not any(unicodedata.category(letter)[0] == "N" for letter in tail)
+    return not any(unicodedata.category(letter)[0] in "NM" for letter in tail)  # 5² is not 5, and 0.3̅ not 0.3

@@ -13,7 +13,8 @@ A completion is searched for *blocks*, in this order; the first kind that gives 
 
 Of fenced blocks, those said to be Python come before those with no language and these before others; blocks said to be
 output or a shell's are left out. What is no Python as it stands is repaired if it is after one of these: indentation
-taken away, prompts and their output, spaces and quotes as word processors write them, tabs, HTML's entities.
+taken away, prompts and their output, spaces and quotes as word processors write them, tabs, HTML's entities, a cell's
+commands (`!pip install`, `%time`), numbers of lines.
 
 **Which blocks make the program:** for each name that tests use, the last block that defines it, so that a correction
 counts and not the draft; and before it, blocks that define what it uses. Without names, or where no block defines one,

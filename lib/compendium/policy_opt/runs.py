@@ -236,7 +236,7 @@ def write(out: Path, found: dict) -> None:
 
 def save(model, tokenizer, folder: Path) -> None:
     """Weights and tokenizer, as `models.load` reads them; the folder appears in one step."""
-    with files.replaced(folder) as scratch:
+    with files.replaced(folder, command="policy_opt train") as scratch:
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
 

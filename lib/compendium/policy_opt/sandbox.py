@@ -10,8 +10,8 @@ floods its output has passed nothing.
 
 **How a program runs.** `setup` first (after it, if it needs the program's names), then the program, with `__name__`
 other than "__main__", as the usual graders do: what stands under a main guard is not run. Standard input is empty. An
-exception ends it as "error"; leaving by SystemExit is its end like any other, if by then it has defined a name that
-tests use.
+exception ends it as "error"; leaving by SystemExit, or asking for input at the end of its code, is its end like any
+other, if by then it has defined a name that tests use.
 
 **What a verdict rests on.** See `judge`: the program is told which calls to make, one by one, and sends back plain
 data; expected values and comparisons stay with the judge, out of its reach. Two objects of the program's own classes

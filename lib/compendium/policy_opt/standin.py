@@ -138,6 +138,11 @@ def _computed(stand_in: Remote, function: Callable, *operands):
     return found
 
 
+def _in_place(stand_in: Remote, function: Callable, other):
+    """`+=` and the like. Where a class is derived from a built-in type, Python goes on to `+`."""
+    return NotImplemented if stand_in._theirs_.base else _computed(stand_in, function, stand_in, other)
+
+
 def _converted(stand_in: Remote, function: Callable, *arguments):
     if stand_in._theirs_.mixed:
         raise TypeError(f"{function.__name__}() of the program's own arithmetic with a value of the test")
@@ -150,6 +155,8 @@ def _add_special_methods() -> None:
         function = getattr(operator, f"__{name}__")
         setattr(Remote, f"__{name}__", lambda self, other, f=function: _computed(self, f, self, other))
         setattr(Remote, f"__r{name}__", lambda self, other, f=function: _computed(self, f, other, self))
+        function = getattr(operator, f"__i{name}__")
+        setattr(Remote, f"__i{name}__", lambda self, other, f=function: _in_place(self, f, other))
     for name in "lt le gt ge".split():
         function = getattr(operator, name)
         setattr(Remote, f"__{name}__", lambda self, other, f=function: _compared(self, f, other))

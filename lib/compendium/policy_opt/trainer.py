@@ -35,7 +35,7 @@ from trl import (
     SFTTrainer,
 )  # fmt: skip
 
-from compendium import finite
+from compendium import finite, tokens
 from compendium.policy_opt import credit as credits
 from compendium.policy_opt import data, divergences, losses, mirror, policy, rewards
 from compendium.policy_opt.config import Config, ConfigError
@@ -305,6 +305,8 @@ def build(config: Config, out: Path):
     logging.disable_progress_bar()
     disable_progress_bars()
     model, tokenizer = load(config)
+    if config.reinforced:
+        tokens.check_left_padding(model)
     rows = data.rows(config, model, tokenizer)
     if config.reinforced and len(rows) < config.batch // config.group:
         raise ConfigError(

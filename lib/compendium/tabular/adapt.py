@@ -49,7 +49,10 @@ TARGETS = ("q", "k", "v", "out", "up", "down")
 
 @dataclass(frozen=True)
 class Strategy:
-    """How to adapt. The defaults are full fine-tuning with the whole table in context."""
+    """How to adapt. The defaults are full fine-tuning with the whole table in context.
+
+    Raises ValueError for settings that cannot be.
+    """
 
     support: tuple[int, int] | None = None  # rows, drawn between these; None: all that are not in the query
     query: int | float = 0.2  # rows to predict, or their share of all rows
@@ -67,6 +70,18 @@ class Strategy:
     weights: str = "all"  # "all", "lora" or "injected"
     rank: int = 8
     alpha: int = 16
+
+    def __post_init__(self):
+        low, high = self.support or (1, 1)
+        wrong = {
+            f"support {self.support}: two numbers of rows, the lower first": not 1 <= low <= high,
+            f"held_out {self.held_out}: a share from 0 to below 1": not 0 <= self.held_out < 1,
+            f"rate {self.rate}: a positive number": not 0 < self.rate < math.inf,
+            f"every {self.every}: at least 1": self.every < 1,
+            f"weights {self.weights!r}: all, lora or injected": self.weights not in ("all", "lora", "injected"),
+        }
+        if said := [text for text, is_so in wrong.items() if is_so]:
+            raise ValueError(f"a strategy has {said[0]}")
 
 
 _published = Strategy(

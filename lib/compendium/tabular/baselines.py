@@ -7,6 +7,7 @@ columns of type category, missing values. Other columns are read as `columns` ha
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_bool_dtype
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.dummy import DummyClassifier
@@ -59,10 +60,8 @@ class Alike(TransformerMixin, BaseEstimator):
             X = X[names]
         inputs.same_columns(X, names, "the model was fitted on")
         read = self.columns_.transform([X[name] for name in names])
-        same = [
-            X[name].dtype == dtype and (is_numeric(dtype) or isinstance(dtype, pd.CategoricalDtype))
-            for name, dtype in self.dtypes_.items()
-        ]
+        kept = lambda dtype: isinstance(dtype, pd.CategoricalDtype) or (is_numeric(dtype) and not is_bool_dtype(dtype))
+        same = [X[name].dtype == dtype and kept(dtype) for name, dtype in self.dtypes_.items()]
         if all(same):
             return X
         made = {name: X[name] if same[j] else self._as_fitted(X[name], read, j) for j, name in enumerate(names)}
@@ -74,7 +73,9 @@ class Alike(TransformerMixin, BaseEstimator):
         place, values = distinct(column)
         # A level that is not known stays so: what to do with it is the model's business.
         found = [self.values_[j].get(self.columns_.levels[j].find(v), spelt(v)) for v in values]
-        return pd.Categorical([found[k] if k >= 0 else None for k in place])
+        made = [found[k] if k >= 0 else None for k in place]
+        # Without a value, a category would be one of numbers.
+        return pd.Categorical(made, None if found else list(self.values_[j].values()))
 
 
 def constant() -> DummyClassifier:

@@ -80,6 +80,13 @@ def _class_numbers(labels: np.ndarray, classes: int) -> np.ndarray:
     return labels
 
 
+def predicted(model, x, classes: int) -> np.ndarray:
+    """(rows, classes) probabilities of a fitted classifier of class numbers; 0 for classes that it was not shown."""
+    p = np.zeros((len(x), classes))
+    p[:, model.classes_] = model.predict_proba(x)
+    return p
+
+
 def auc(y, p) -> float:
     """Area under the ROC curve; with more than two classes the mean of one against the rest, over those that y has."""
     y, p = check(y, p)

@@ -237,5 +237,5 @@ def real(network: Network, names: list[str]) -> float:
         train_rows, test_rows = suite.split(data, seed=0, train=400, test=300)
         y = np.unique(data.y, return_inverse=True)[1]
         classifier = PFNClassifier(network, members=2).fit(data.x.iloc[train_rows], y[train_rows])
-        found.append(metrics.auc(y[test_rows], classifier.predict_proba(data.x.iloc[test_rows])))
+        found.append(metrics.auc(y[test_rows], metrics.predicted(classifier, data.x.iloc[test_rows], y.max() + 1)))
     return float(np.mean(found))

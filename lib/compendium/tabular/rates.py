@@ -34,7 +34,7 @@ def one(
     found = []
     for (strategy, rate), settings in tried.items():
         model = adapt.AdaptedPFN(strategy=settings, members=members, context=rows, random_state=seed)
-        p = model.fit(data.x.iloc[train], y[train]).predict_proba(data.x.iloc[test])
+        p = metrics.predicted(model.fit(data.x.iloc[train], y[train]), data.x.iloc[test], y.max() + 1)
         key = {"set": name, "seed": seed, "strategy": strategy, "rate": rate}
         found.append(key | {metric: metrics.scores(y[test], p)[metric] for metric in ("accuracy", "log-loss")})
     return pd.DataFrame(found)

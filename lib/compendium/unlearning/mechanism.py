@@ -11,7 +11,7 @@ import torch
 from scipy.stats import mannwhitneyu
 from torch import Tensor
 
-from compendium import edits, facts
+from compendium import edits, facts, tokens
 from compendium.attribution import scores
 from compendium.attribution.decoder import Decoder, Pairs
 from compendium.unlearning import domains, objectives
@@ -68,7 +68,16 @@ def substituted(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
 @torch.no_grad()
 def states(model, tokenizer, questions: pd.DataFrame, layers, *, batch: int = 32) -> tuple[np.ndarray, np.ndarray]:
-    """Hidden states at the last token of every option (layers, n, d), and whether the option is the right one (n,)."""
+    """Hidden states at the last token of every option (layers, n, d), and whether the option is the right one (n,).
+
+    Raises ValueError for no questions, and for a layer that the model has not.
+    """
+    count = model.config.num_hidden_layers + 1
+    if wrong := [layer for layer in layers if not 0 <= layer < count]:
+        raise ValueError(f"layer {wrong[0]} is not one of the model's {count} hidden states: name 0 to {count - 1}")
+    if questions.empty:
+        raise ValueError("no questions to read hidden states of: the table of facts is empty")
+    tokens.check_packs(model, "options")
     rows = facts.encode(tokenizer, questions.prompt, questions.options)
     found = []
     for start in range(0, len(rows), batch):

@@ -3,7 +3,7 @@
 | method | objective | where it may act |
 |---|---|---|
 | GA, GradDiff, NPO, NPO + KL, SimNPO | as `objectives` has them | all linear weights |
-| RMU | rmu | down-projections of the three blocks up to its layer |
+| RMU | rmu | down-projections of the three blocks up to its layer; of all up to it, if they are fewer |
 | task vector | learn, subtracted | all linear weights |
 | LoRA | npo | low-rank adapters on all linear layers |
 | SURE | npo | a tenth of the rows, by norm of the forget gradient (Zhang et al. 2025) |
@@ -114,16 +114,16 @@ class Subject:
 
 
 def masks(method: str, subject: Subject, settings: dict) -> dict[str, Tensor]:
-    """Where a method may act: bool masks by parameter name."""
+    """Where a method may act: bool masks by parameter name. Raises ValueError for a model without the part it names."""
     model = subject.model
     everywhere = edits.everywhere(model)
-    blocks = len(model.get_decoder().layers)
     if method == "RMU":
         layer = (METHODS[method][1] | settings.get("options", {}))["layer"]
-        names = [f"layers.{i}.mlp.down_proj.weight" for i in range(layer - 3, layer)]
-        return {name: mask for name, mask in everywhere.items() if name.endswith(tuple(names))}
+        return {name: everywhere[name] for name in _down_projections(model, layer)}
     if method in ("last block", "other answer"):
-        return {name: mask for name, mask in everywhere.items() if f"layers.{blocks - 1}." in name}
+        last = {id(weight) for weight in _blocks(model)[-1].parameters()}
+        weights = dict(model.named_parameters())
+        return {name: mask for name, mask in everywhere.items() if id(weights[name]) in last}
     if method == "SURE":
         norms = {name: part.norm(dim=1) for name, part in subject.slope.items()}
         least = torch.cat(list(norms.values())).quantile(1 - settings["rows"])
@@ -140,6 +140,32 @@ def masks(method: str, subject: Subject, settings: dict) -> dict[str, Tensor]:
         )
     fisher = None if method == "MANSU, no projection" else subject.fisher
     return mansu.support(subject.slope, fisher, within, settings["share"], damping=settings["damping"])
+
+
+def _blocks(model):
+    """The model's blocks, in order. Raises ValueError where they are not found."""
+    blocks = getattr(model.get_decoder(), "layers", None)
+    if not isinstance(blocks, torch.nn.ModuleList) or not len(blocks):
+        raise ValueError(f"the blocks of this {type(model).__name__} are not found: choose a model such as Llama")
+    return blocks
+
+
+def _down_projections(model, layer: int) -> list[str]:
+    """Names of the weights with which the MLPs of the three blocks up to hidden state `layer` write to the stream."""
+    blocks = _blocks(model)
+    if not 1 <= layer <= len(blocks):
+        raise ValueError(f"RMU's layer is {layer}: it must be from 1 to {len(blocks)}, the blocks of this model")
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    found = []
+    for i in range(max(0, layer - 3), layer):
+        part = getattr(getattr(blocks[i], "mlp", None), "down_proj", None)
+        if not isinstance(part, torch.nn.Linear):
+            raise ValueError(
+                f"block {i} of this {type(model).__name__} has no linear layer mlp.down_proj for RMU to train: choose "
+                "a model such as Llama, Mistral or Qwen2"
+            )
+        found.append(names[id(part.weight)])
+    return found
 
 
 def unlearn(method: str, subject: Subject, settings: dict) -> tuple[edits.Delta, dict[str, float]]:

@@ -93,6 +93,7 @@ def nll(model, rows: list[Row]) -> Tensor:
 
 def kl(model, reference: Reference, rows: list[Row]) -> Tensor:
     """Mean over answer tokens of KL(original || model), nats."""
+    tokens.check_packs(model, "rows")
     inputs, positions, *_ = facts.pack(rows, model.dtype, model.device)
     with torch.no_grad():
         before = _next_tokens(reference.model, inputs, positions)
@@ -101,9 +102,7 @@ def kl(model, reference: Reference, rows: list[Row]) -> Tensor:
 
 def _next_tokens(model, inputs, positions) -> Tensor:
     hidden = model.base_model(**inputs, use_cache=False).last_hidden_state.flatten(0, 1)[positions]
-    logits = model.get_output_embeddings()(hidden).float()
-    cap = getattr(model.config, "final_logit_softcapping", None)
-    return (cap * torch.tanh(logits / cap) if cap else logits).log_softmax(-1)
+    return tokens.readout(model, hidden).log_softmax(-1)
 
 
 RETAIN = {"nll": lambda model, reference, rows: nll(model, rows), "kl": kl}
@@ -168,6 +167,7 @@ def rmu(
 
 def _stream(model, rows: list[Row], layer: int) -> Tensor:
     """(tokens, d): hidden state `layer` at every token of the rows."""
+    tokens.check_packs(model, "rows")
     inputs, *_ = facts.pack(rows, model.dtype, model.device)
     real = torch.tensor([[i < len(row) for i in range(inputs["input_ids"].shape[1])] for row in rows])
     states = model.base_model(**inputs, use_cache=False, output_hidden_states=True).hidden_states

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from compendium import facts, models
+from compendium import facts, models, tokens
 
 ROUNDING = 1e-9  # share of a second moment that float32 cannot tell from nothing
 
@@ -31,6 +31,7 @@ def diagonal(model, rows: list[facts.Row], *, batch: int = 16, progress: bool = 
     """
     if not rows:
         raise ValueError("no rows to take the Fisher information on")
+    tokens.check_packs(model, "rows")  # before the hooks, which count every pass
     layers = models.linear_layers(model)
     total = {name: torch.zeros_like(layer.weight, dtype=torch.float32) for name, layer in layers.items()}
     inputs, seen = {}, set()
@@ -83,6 +84,7 @@ def second_moments(model, rows: list[facts.Row], *, batch: int = 16) -> dict[str
     """Mean of x x^T over all tokens of the rows, for the input x of every linear layer: {layer: (in, in)} float32."""
     if not rows:
         raise ValueError("no rows to take inputs from")
+    tokens.check_packs(model, "rows")  # before the hooks, which count every pass
     layers = models.linear_layers(model)
     total = {name: torch.zeros(layer.in_features, layer.in_features) for name, layer in layers.items()}
     real, seen = None, set()

@@ -116,9 +116,9 @@ def run(
         given = options | {"stored": stored.get(method, stored["others"]), "look_inside": looks}
         jobs.append((method, domain, seed, limits, settings | {"learning_rate": rate}, given))
     inputs = [path for path in sorted(DATA.glob("*.csv")) if path.is_file()]
-    with units.beside(out, [domain, seed, limits], *inputs) as store:
+    with units.beside(out, [domain, seed, limits], *inputs, command="unlearning runs") as store:
         done = everywhere(studied, jobs, processes=processes, store=store)
-        with files.replaced(out) as scratch:
+        with files.replaced(out, command="unlearning runs") as scratch:
             writer = report.Report(scratch)
             for name in TABLES:
                 writer.table(tidy(name, pd.concat([found[name] for found in done], ignore_index=True)), name)

@@ -70,7 +70,7 @@ def inside(subject: methods.Subject, delta: edits.Delta, circuit_share: float = 
         old, new, old_kept, new_kept = (
             (before, again(subject.pairs), before_kept, again(kept)) if delta else map(again, halves)
         )
-    top = old.abs() >= old.abs().flatten().topk(round(0.01 * decoder.graph.n_edges)).values[-1]
+    top = old.abs() >= old.abs().flatten().topk(max(2, round(0.01 * decoder.graph.n_edges))).values[-1]
     edge = {f"CAD edge {key}": value for key, value in cad.divergence(old, new, top).items()}
     return compared("node", old, new) | edge | compared("retain node", old_kept, new_kept)
 

@@ -41,11 +41,7 @@ def unlearn(
     reference = objectives.Reference(model)
     model.requires_grad_(False)
     if lora_rank:
-        from peft import LoraConfig, get_peft_model
-
-        names = sorted({name.rsplit(".", 1)[-1] for name in models.linear_layers(model)})
-        config = LoraConfig(r=lora_rank, lora_alpha=2 * lora_rank, lora_dropout=0.0, target_modules=names)
-        adapted = get_peft_model(model, config)
+        adapted = edits.adapters(model, lora_rank)
         inner = adapted.get_base_model()
         weights = [p for p in adapted.parameters() if p.requires_grad]
     else:

@@ -136,20 +136,22 @@ def _explainer(function: Callable) -> Callable:
     """An explainer that takes frames, labels as targets and models as users have them.
 
     Columns of all frames are compared by name, target labels become class numbers, and what the model's outputs mean is
-    settled once; the function then sees arrays and a model in standard form.
+    settled once; the function then sees arrays and a model in standard form. torch's generator is afterwards as it was.
     """
+    import torch
 
     @wraps(function)
     def explain(model, X, target, *, background=None, baseline=None, **options):
         tables.agreed(model, X, background, baseline)
         target = tables.numbered(target, model, X)
+        if baseline is not None:
+            baseline = tables.beside(baseline, X, "the baseline")
         X = table(X)
         if background is not None:
             background = table(background, "background")
-        if baseline is not None:
-            baseline = tables.numbers(baseline, "the baseline")
         model = resolved(model, X, background)
-        return function(model, X, target, background=background, baseline=baseline, **options)
+        with torch.random.fork_rng(devices=[]):
+            return function(model, X, target, background=background, baseline=baseline, **options)
 
     return explain
 
@@ -189,7 +191,7 @@ def _rows(baseline, background, X, most: int, seed: int) -> np.ndarray:
 
 
 def _need(name: str, model, output: str) -> None:
-    if not able(name, model, output):
+    if not _able(name, model, output):
         raise ValueError(
             f"{name} cannot explain the {output} of {type(model).__name__}; kernel shap can explain any model"
         )
@@ -294,7 +296,8 @@ def _times(factor: float, K: int, net):
     import torch
     from torch import nn
 
-    layer = nn.Linear(K, K, bias=False).to(next(net.parameters(), torch.zeros(())))
+    like = next(net.parameters(), torch.zeros(()))
+    layer = nn.utils.skip_init(nn.Linear, K, K, bias=False, dtype=like.dtype, device=like.device)  # draws nothing
     with torch.no_grad():
         layer.weight.copy_(factor * torch.eye(K))
     return layer.requires_grad_(False)
@@ -557,6 +560,13 @@ _NET = ("deep shap", "relevance", "contrastive relevance")
 
 def able(name: str, model, output: str = "probability") -> bool:
     """Whether an explainer can explain this output of this model."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):  # making the net of a linear model draws
+        return _able(name, model, output)
+
+
+def _able(name: str, model, output: str) -> bool:
     if name not in EXPLAINERS:
         raise ValueError(f"unknown explainer {name!r}: choose one of {', '.join(EXPLAINERS)}")
     if name in _NET:

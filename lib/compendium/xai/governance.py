@@ -159,6 +159,8 @@ def kappa(a, b, weights: str | None = None, labels=None) -> float:
         raise ValueError("labels are text in part and numbers in part: give both codings in one type")
     if weights not in (None, "linear"):
         raise ValueError(f"unknown weights {weights!r}: None or 'linear'")
+    if weights and labels is None and any(isinstance(label, str) for label in given):
+        raise ValueError("linear weights need labels=, the whole scale in order: letters would order the text")
     labels = np.unique(np.concatenate([a, b])) if labels is None else inputs.vector(labels, "labels")
     if len(set(labels.tolist())) < len(labels):
         raise ValueError("a label stands twice in labels: each has one place on the scale")
@@ -279,7 +281,7 @@ def difference(values, group, *, seed: int = 0, resamples: int = 4999) -> dict:
 
 
 def _known(values, name: str) -> np.ndarray:
-    values = np.asarray(inputs.vector(values, name), float)
+    values = inputs.numbers(values, name)
     if np.isnan(values).any():
         raise ValueError(f"{name} has missing values: drop these items")
     return values

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import wraps
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,11 +27,16 @@ def of_net(function: Callable) -> Callable:
 
 
 def images(X) -> Tensor:
-    x = torch.tensor(numbers(X), dtype=torch.float32)
+    return torch.tensor(array(X), dtype=torch.float32)
+
+
+def array(X, name: str = "X") -> np.ndarray:
+    """Images (n, channels, h, w) as float64, at least one, without missing values. Raises ValueError otherwise."""
+    x = numbers(X, name)
     if x.ndim != 4 or len(x) == 0:
-        raise ValueError(f"X must be images (n, channels, h, w), at least one, not {tuple(x.shape)}")
-    if not torch.isfinite(x).all():
-        raise ValueError("X holds missing or infinite values: fill them before explaining")
+        raise ValueError(f"{name} must be images (n, channels, h, w), at least one, not {x.shape}")
+    if not np.isfinite(x).all():
+        raise ValueError(f"{name} holds missing or infinite values: fill them before explaining")
     return x
 
 
@@ -42,7 +48,7 @@ def checked(model: nn.Module, X, target, background=None) -> tuple[Tensor, Tenso
     if background is None:
         absent = torch.zeros_like(x[:1])
     else:
-        background = torch.as_tensor(numbers(background, "background"), dtype=torch.float32)
+        background = torch.as_tensor(array(background, "background"), dtype=torch.float32)
         if background.shape[1:] != x.shape[1:]:
             raise ValueError(f"background must be images {tuple(x.shape[1:])}, not {tuple(background.shape[1:])}")
         absent = background.mean(0, keepdim=True)

@@ -45,8 +45,8 @@ from compendium.inputs import vector
 from compendium.xai import additivity, outputs
 from compendium.xai import relevance as backward
 from compendium.xai.additivity import STEPS
-from compendium.xai.image_inputs import adds_up, checked, images, logits, of_net, shares
-from compendium.xai.tables import flags
+from compendium.xai.image_inputs import adds_up, array, checked, images, logits, of_net, shares
+from compendium.xai.tables import flags, numbers
 
 # Images ----------------------------------------------------------------------------------------------------------
 
@@ -186,7 +186,7 @@ def cnn(
 
 def probabilities(model: nn.Module, x, batch: int = 1024) -> np.ndarray:
     """(n, K) probabilities of the classes: softmax of logits, or what a net that ends in softmax gives itself."""
-    x = torch.tensor(np.asarray(x), dtype=torch.float32)
+    x = images(x)
     model = outputs.resolved(model, x.numpy())
     return shares(model, logits(model, x, batch)).numpy()
 
@@ -394,7 +394,7 @@ def noise(model, X, target, *, background=None, seed=0):
 
 def edges(model, X, target, *, background=None, seed=0):
     """Control: size of the Sobel gradient of the image. Ignores the model and the class."""
-    X = np.asarray(X, float)
+    X = array(X)
     # Not ndimage.sobel: it would smooth over images and channels as well.
     along = lambda a, b: ndimage.correlate1d(ndimage.correlate1d(X, [-1, 0, 1], a), [1, 2, 1], b)
     return np.hypot(along(2, 3), along(3, 2))
@@ -436,7 +436,7 @@ def pixels(A, sign: str = "both") -> np.ndarray:
 
     sign: "both" counts evidence for and against (|A|), "positive" evidence for the class alone.
     """
-    A = np.asarray(A, float)
+    A = numbers(A, "maps")
     if A.ndim not in (3, 4) or not np.isfinite(A).all():
         raise ValueError(f"maps must be finite, (n, h, w) or (n, channels, h, w), not {A.shape}")
     if sign not in ("both", "positive"):
@@ -466,7 +466,10 @@ def auroc(A, mask, *, sign: str = "both", within=None) -> np.ndarray:
     if within is None:
         ranks = sps.rankdata(a, axis=1)
         return ((ranks * m).sum(1) / inside - (inside + 1) / 2) / (m.shape[1] - inside)
-    outside = flags(within, "within").reshape(m.shape) & ~m
+    within = flags(within, "within")
+    if within.shape != np.shape(mask):
+        raise ValueError(f"`within` must be pixels as the masks {np.shape(mask)}, not {within.shape}")
+    outside = within.reshape(m.shape) & ~m
     if not outside.any(1).all():
         raise ValueError("`within` needs pixels outside every mask")
     counted = np.where(m | outside, a, np.nan)
@@ -491,11 +494,13 @@ def mass(A, mask, *, sign: str = "both") -> np.ndarray:
 def apart(A, own, other) -> np.ndarray:
     """(n,) 1 if the (signed) map is on average higher in the box of its own class than in that of the other, 0 if
     lower, 0.5 if equal."""
-    A = np.asarray(A, float)
+    A = numbers(A, "maps")
     A = A.sum(1) if A.ndim == 4 else A
     own, other = flags(own, "own"), flags(other, "other")
-    if own.shape != A.shape or other.shape != A.shape:
+    if A.ndim != 3 or own.shape != A.shape or other.shape != A.shape:
         raise ValueError(f"masks {own.shape}, {other.shape} do not fit maps {A.shape}")
+    if not np.isfinite(A).all() or not (own.any((1, 2)) & other.any((1, 2))).all():
+        raise ValueError("maps must be finite, and every box needs pixels")
     mean = lambda m: (A * m).sum((1, 2)) / m.sum((1, 2))
     return (np.sign(mean(own) - mean(other)) + 1) / 2
 
@@ -505,7 +510,7 @@ MEASURES: dict[str, Callable] = {"auroc": auroc, "pointing": pointing, "mass": m
 
 def absent(kind: str, X) -> np.ndarray:
     """What stands for removed pixels, as X: "zero" (black), "mean" (of all images), "blurred" (the image itself)."""
-    X = np.asarray(X, float)
+    X = array(X)
     if kind == "zero":
         return np.zeros_like(X)
     if kind == "mean":
@@ -526,7 +531,7 @@ def curves(
     model = outputs.resolved(model, images(X).numpy())
     x, target, _ = checked(model, X, target)
     n, c, h, w = x.shape
-    gone = torch.as_tensor(absent(baseline, X) if isinstance(baseline, str) else np.asarray(baseline)).to(x)
+    gone = torch.as_tensor(absent(baseline, X) if isinstance(baseline, str) else array(baseline, "baseline")).to(x)
     if gone.shape != x.shape:
         raise ValueError(f"baseline must be images as X, {tuple(x.shape)}, not {tuple(gone.shape)}")
     strength = pixels(A, sign)
@@ -562,9 +567,17 @@ def randomised(model: nn.Module, *, seed: int = 0) -> Iterator[tuple[str, nn.Mod
         yield f"{type(module).__name__.lower()} {name}", deepcopy(made).eval().requires_grad_(False)
 
 
+def _beside(A, B) -> tuple[np.ndarray, np.ndarray]:
+    """Pixel strengths of two sets of maps, of the same images."""
+    a, b = pixels(A), pixels(B)
+    if a.shape != b.shape:
+        raise ValueError(f"maps must be of the same images: {a.shape} and {b.shape}")
+    return a, b
+
+
 def spearman(A, B) -> np.ndarray:
     """(n,) rank correlation of pixel strengths, each map with its partner; nan for a constant map."""
-    a, b = (sps.rankdata(pixels(M).reshape(len(M), -1), axis=1) for M in (A, B))
+    a, b = (sps.rankdata(M.reshape(len(M), -1), axis=1) for M in _beside(A, B))
     a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
     size = np.sqrt((a**2).sum(1) * (b**2).sum(1))
     return np.divide((a * b).sum(1), size, out=np.full(len(a), np.nan), where=size > 0)
@@ -573,8 +586,7 @@ def spearman(A, B) -> np.ndarray:
 def ssim(A, B, *, window: int = 7) -> np.ndarray:
     """(n,) structural similarity of pixel strengths, maps scaled to 0..1 (Wang et al. 2004, with square windows)."""
     scaled = []
-    for M in (A, B):
-        m = pixels(M)
+    for m in _beside(A, B):
         low, high = m.min((1, 2), keepdims=True), m.max((1, 2), keepdims=True)
         scaled.append((m - low) / np.where(high > low, high - low, 1))
     a, b = scaled

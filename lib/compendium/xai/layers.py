@@ -39,7 +39,7 @@ class LogOdds(nn.Module):
 def plus_minus(net: nn.Module) -> nn.Linear:
     """s -> (-s, s), in the net's type and on its device."""
     like = next(net.parameters(), torch.zeros(()))
-    layer = nn.Linear(1, 2, bias=False).to(like)
+    layer = nn.utils.skip_init(nn.Linear, 1, 2, bias=False, dtype=like.dtype, device=like.device)  # draws nothing
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[-1.0], [1.0]]))
     return layer.requires_grad_(False).eval()

@@ -8,11 +8,13 @@
 | scikit-learn and the like | `predict_proba`, `predict` of a regressor | what they are |
 | torch net, several columns | end in softmax, or are shares that sum to 1 in every row | probabilities |
 | | end in a sigmoid | refused: each is a label of its own |
+| | are shares that nearly sum to 1 in every row | asked |
 | | all others | logits |
 | torch net, one column | ends in a sigmoid | the probability of class 1 |
 | | all others | asked, unless labels y tell (`resolved`) |
 | function, several columns | all | probabilities; `report` asks where they are none |
-| function, one column | all within 0 to 1 | asked, unless labels y tell |
+| function, one column | of whole numbers, as labels are | asked, unless y holds two classes |
+| | all within 0 to 1 | asked, unless labels y tell |
 | | all others | values |
 
 Kinds are "logits", "probabilities", "log-probabilities" and "value"; a single column of the first two is about class 1
@@ -31,6 +33,7 @@ import pandas as pd
 KINDS = ("logits", "probabilities", "log-probabilities", "value")
 _SAME = {"logit": "logits", "probability": "probabilities", "values": "value"}
 _ASKED = 256  # rows that decide what outputs mean
+_NEARLY = 0.1  # rows of numbers in 0 to 1 whose sums are nearer to 1 may be probabilities that were clipped or rounded
 _SAY = "say so: kind='{}' to report, or explain.stated(model, '{}') to an explainer"
 
 
@@ -148,13 +151,21 @@ def resolved(model, X, background=None, *, y=None, strict: bool = False):
         z = _columns(model(rows[:1]), 1)
         if z.shape[1] > 1 and not strict:
             return model
-        kind = _kind_of_function(_columns(model(rows), len(rows)), y)
+        given = model(rows)
+        whole = str(getattr(given, "dtype", "")).removeprefix("torch.").startswith(("int", "uint", "bool"))
+        kind = _kind_of_function(_columns(given, len(rows)), y, whole)
         if kind is None:
             return model
     return Function(model, kind)
 
 
-def _kind_of_function(z: np.ndarray, y) -> str | None:
+def _kind_of_function(z: np.ndarray, y, whole: bool) -> str | None:
+    """whole: whether the function gives numbers of a whole type, as `predict` of a classifier does."""
+    if whole and z.shape[1] == 1 and _labels(y) != "classes":
+        raise ValueError(
+            "the function gives one whole number a row, as labels are: return probabilities of classes, or, if it is a "
+            f"value, {_SAY.format('value', 'value')}"
+        )
     if z.shape[1] > 1:
         if is_shares(z, 1e-3):
             return None
@@ -193,12 +204,15 @@ def _kind_of_net(net, z: np.ndarray, last: str, y) -> str:
         return "log-probabilities"
     if K > 1:
         uniform = (np.abs(z - 1 / K) < 1e-6).all()  # softmax gives the same
-        if uniform or not is_shares(z, 1e-5):
+        nearly = z.min() >= -1e-5 and np.abs(z.sum(1) - 1).max() <= (_NEARLY if len(z) > 1 else 1e-2)
+        if uniform or not nearly:
             return "logits"
-        if len(z) > 1 and np.ptp(z, axis=0).max() > 0:
+        exact = is_shares(z, 1e-5)
+        if exact and len(z) > 1 and np.ptp(z, axis=0).max() > 0:
             return "probabilities"
+        how = "sum to 1 and are the same in all rows" if exact else "are shares that nearly sum to 1 in all rows"
         raise ValueError(
-            "the net's outputs sum to 1 and are the same in all rows, so they may be logits or probabilities: "
+            f"the net's outputs {how}, so they may be logits or probabilities: "
             f"{_SAY.format('logits', 'logits')} (or 'probabilities')"
         )
     if last in ("Sigmoid", "Softmax"):

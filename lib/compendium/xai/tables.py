@@ -172,7 +172,8 @@ def flags(values, name: str) -> np.ndarray:
 
 
 def classes(model) -> list | None:
-    """The labels of a classifier in the order of its outputs; None for nets and functions, which number them.
+    """The labels of a classifier in the order of its outputs; None for nets and functions, which number them, and for
+    regressors (CatBoost's have an empty list).
 
     Raises ValueError for models of several outputs.
     """
@@ -185,7 +186,7 @@ def classes(model) -> list | None:
             f"{type(model).__name__} predicts {len(found)} labels a row: explain one at a time, by a function of X "
             "such as lambda X: model.predict_proba(X)[0]"
         )
-    return found
+    return found or None
 
 
 def numbered(target, model, X=None):
@@ -237,6 +238,9 @@ def score(predicted, y, X, model) -> tuple[str, float]:
         return "Accuracy", float((predicted.argmax(1) == inputs.codes(y, known, "y")).mean())
     from sklearn.metrics import r2_score
 
+    text = next((value for value in y.tolist() if isinstance(value, (str, bytes))), None)
+    if text is not None:
+        raise ValueError(f"y holds the text {text!r}, and the model predicts values: pass numbers")
     y = numbers(y, "y")
     if not np.isfinite(y).all():
         raise ValueError("y has missing or infinite values: drop these rows")
