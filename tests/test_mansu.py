@@ -288,3 +288,23 @@ def test_relearning_brings_back_and_leaves_the_model(tiny, monkeypatch):
     assert found.step.tolist() == [0, 2, 4]
     assert found.accuracy.is_monotonic_increasing
     assert all(torch.equal(p, before[name]) for name, p in tiny.named_parameters())
+
+
+def test_methods_that_name_a_part_of_the_model_find_it_or_say_so(subject):
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    found = methods.masks("RMU", subject, {"options": {"layer": 2}})
+    assert list(found) == [f"model.layers.{i}.mlp.down_proj.weight" for i in (0, 1)]
+    for layer in (0, -1, 3):
+        with pytest.raises(ValueError, match=f"layer is {layer}: it must be from 1 to 2"):
+            methods.masks("RMU", subject, {"options": {"layer": layer}})
+    other = methods.Subject(
+        GPTNeoXForCausalLM(
+            GPTNeoXConfig(vocab_size=97, hidden_size=64, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4)
+        ), None, None,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"block 0 of this GPTNeoXForCausalLM has no linear layer mlp\.down_proj"):
+        methods.masks("RMU", other, {"options": {"layer": 3}})
+    assert {name.split(".")[2] for name in methods.masks("last block", other, {})} == {"2"}
+    with pytest.raises(ValueError, match="no rows"):
+        mansu.gradient(subject.model, [])

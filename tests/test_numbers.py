@@ -164,3 +164,48 @@ def test_gold_answers_are_read_whole_or_refused_by_name(tmp_path):
     for bad in ("#### 1,5", "#### 3-4", "#### 12:30", "#### three", "#### 3 or 4"):
         with pytest.raises(ValueError, match=r"item 2: its answer ends in .* cannot be read as one number"):
             tasks.gsm8k(write("#### 7", bad))
+
+
+@pytest.mark.parametrize("sign", ["-", "−", "–"])
+@pytest.mark.parametrize(
+    ("between", "value"),
+    [("\u00a0", -5), ("\u2009", -5), ("\u200b", -5), ("₪", None), ("≈", None), ("~", None), ("`", None), ('"', None),
+     ("<b>", None), (r"\,", None), (r"\;", None), ("{}", None)],
+)  # fmt: skip
+def test_no_sign_is_lost_to_what_stands_before_the_number(sign, between, value):
+    assert answer(f"{sign}{between}5") == value
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "42 + 7 = 49", "10 - 12", "10 -3", "5 × 2 = 10", "5 x 2", "5 * 2", "5 ÷ 2", "5 ^ 2", "5 ** 2", "5 ± 1", "5 +/- 1",
+        r"5 \cdot 2", r"\frac{1}{2} + 3", "{1}/{2}", r"{1 \over 2}", r"\sfrac{1}{2}", r"\nicefrac{1}{2}", "5 : 6", "5 ~ 6",
+        "5 < 6", "5 plus 1", "5 minus 1", "5 times 2", "5 out of 6", "5 over 6", "5 of 6", "5 more than 6",
+        "5 through 6", "5 hours 30 minutes", "5 feet 3 inches", "5 dollars and 50 cents", "2x = 10", "x = 5 or x = 6",
+        "x=5, y=6", "5 k", "$1.5 M", "1.5 Mio", "2 cr", "5万", "5억", "5 \\pi", "5 π", "5pi", "5 sqrt(2)", "3i", "≤5", "≥ 5",
+        "≠5", "!= 5", "0.3̅", r"\overline{3}", "1e-400", "1 ,234",
+    ],
+)  # fmt: skip
+def test_a_number_that_is_a_part_of_what_is_said_is_refused(written):
+    assert answer(written) is None
+
+
+@pytest.mark.parametrize(
+    "written", ["...5", "…5", "..5", "-> 5", "=> 5", "≈5", "5 m", "5 by hand", "5 of them", "5 = x"]
+)
+def test_what_changes_nothing_about_a_number_leaves_it(written):
+    assert answer(written) == 5
+
+
+@given(st.integers(1, 999), st.sampled_from("+-*/×÷<>^"), st.integers(1, 999))
+def test_the_first_of_two_joined_numbers_is_never_the_answer(a, operator, b):
+    assert answer(f"{a} {operator} {b}") == (a / b if operator == "/" else None)
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [("9 x 9 = 81", 1), ("9 x 9 = 80", 0), ("2 times (3 plus 4) = 14", 1), ("10 divided by 4 = 2.5", 1)],
+)
+def test_calculations_with_operators_in_words(text, share):
+    assert rewards.calculations([text]) == [share]

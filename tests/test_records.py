@@ -179,3 +179,9 @@ def test_too_little_data_is_said_before_anything_runs(tiny):
         with pytest.raises(ValueError, match=message) as error:
             call()
         assert "\n" not in str(error.value)
+
+
+def test_marks_that_no_one_sees_are_taken_off_and_joiners_stay():
+    assert records.clean("\u202aFra\u00adnce\u202c\u200e") == "France"
+    assert records.clean("\u2066Paris\u2069") == "Paris"
+    assert records.clean("\u0645\u06cc\u200c\u062e") == "\u0645\u06cc\u200c\u062e"

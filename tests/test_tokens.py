@@ -206,3 +206,67 @@ def test_perplexity_does_not_depend_on_the_batch():
     assert refusal.perplexity(model, tokenizer, ASKED[1:]) == pytest.approx((-whole.mean()).exp().item(), rel=1e-5)
     with pytest.raises(ValueError, match="at least two tokens"):
         refusal.perplexity(model, tokenizer, [])
+
+
+SMALL = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, vocab_size=84, eos_token_id=1)
+SCALED = {
+    "Cohere": lambda: transformers.CohereConfig(intermediate_size=64, logit_scale=0.25, pad_token_id=0, **SMALL),
+    "Granite": lambda: transformers.GraniteConfig(intermediate_size=64, logits_scaling=4.0, pad_token_id=0, **SMALL),
+}
+
+
+def random_model(config):
+    torch.manual_seed(0)
+    return transformers.AutoModelForCausalLM.from_config(config).eval()
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_models_that_scale_their_logits_are_read_with_the_scale(name):
+    model = random_model(SCALED[name]())
+    rows = [facts.Row((5, 6, 7, 8), ((10, 11),)), facts.Row((5, 9), ((13,),))]
+    expected = torch.stack([alone(model, row.prompt, row.options[0]).sum() for row in rows])
+    for function in (facts.log_probs, objectives.log_probs):
+        torch.testing.assert_close(function(model, rows)[0].flatten(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [transformers.BertConfig, transformers.RobertaConfig])
+def test_models_with_more_than_an_output_layer_are_refused(kind):
+    model = random_model(kind(is_decoder=True, pad_token_id=0, **SMALL))
+    row = [facts.Row((5, 6), ((7,),))]
+    for read in (
+        lambda: facts.log_probs(model, row),
+        lambda: objectives.kl(model, objectives.Reference(model), row),
+        lambda: refusal.perplexity(model, stories.tokenizer(), ASKED[1:]),
+    ):
+        with pytest.raises(ValueError, match="more after its last block"):
+            read()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        transformers.RwkvConfig(vocab_size=84, hidden_size=64, num_hidden_layers=2, eos_token_id=1),
+        transformers.BartConfig(
+            vocab_size=84, d_model=64, decoder_layers=2, decoder_ffn_dim=64, decoder_attention_heads=4, pad_token_id=0,
+            eos_token_id=1, is_decoder=True,
+        ),
+    ],
+    ids=["RWKV", "BART"],
+)  # fmt: skip
+def test_models_that_read_padding_take_one_row_at_a_time(config):
+    model, tokenizer = random_model(config), stories.tokenizer()
+    for ask in (policy.logps, lambda *given: policy.generate(*given[:3])):
+        with pytest.raises(ValueError, match="batch=1"):
+            ask(model, tokenizer, ASKED, [[5, 6]] * 3)
+    for text, found in zip(ASKED, policy.logps(model, tokenizer, ASKED, [[5, 6]] * 3, batch=1), strict=True):
+        expected = alone(model, tokenizer(text)["input_ids"], [5, 6])
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_looking_at_a_model_draws_nothing_and_leaves_its_mode():
+    model = model_of("GPT-2").train()
+    before = torch.get_rng_state()
+    tokens.check_packs(model, "rows")
+    tokens.check_padding(model)
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), before)

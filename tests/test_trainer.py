@@ -241,3 +241,18 @@ def test_credit_is_refused_where_it_could_not_act(start, tmp_path):
             processing_class=made.processing_class,
             train_dataset=made.train_dataset,
         )
+
+
+def test_a_model_whose_positions_padding_would_shift_is_not_reinforced(start, tmp_path):
+    import transformers
+
+    tokenizer = tasks.tokenizer()
+    sizes = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, vocab_size=len(tokenizer))
+    made = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(pad_token_id=0, eos_token_id=1, bos_token_id=1, **sizes)
+    )
+    made.save_pretrained(tmp_path / "gpt2")
+    tokenizer.save_pretrained(tmp_path / "gpt2")
+    with pytest.raises(ValueError, match="shifted log-probabilities; choose a model with rotary positions"):
+        build(str(tmp_path / "gpt2"), tmp_path / "a")
+    assert build(str(tmp_path / "gpt2"), tmp_path / "b", method="sft")

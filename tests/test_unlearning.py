@@ -218,3 +218,23 @@ def test_describe_reports_bin_widths():
     assert found["weights"] == 4096
     assert found["gap_mean"] == pytest.approx(nf4.block_absmax(weight).mean().item() * 2 / 15, rel=1e-6)
     assert found["gap_min"] < found["gap_local"] < found["gap_mean"] * 2
+
+
+def test_adapters_that_would_reach_the_head_are_refused(tiny):
+    tiny.lm_head = torch.nn.ModuleDict()
+    tiny.q_proj = torch.nn.Linear(64, 97, bias=False)  # a head with the name of a layer, as peft sees it
+    tiny.get_output_embeddings = lambda: tiny.q_proj
+    for train_ in (
+        lambda: next(train.unlearn(tiny, ROWS, ROWS, "learn", learning_rate=1e-3, steps=1, lora_rank=2)),
+        lambda: edits.lora(tiny, None, rank=2, steps=1, learning_rate=1e-3),
+    ):
+        with pytest.raises(ValueError, match="q_proj is the difference"):
+            train_()
+        assert not any("lora" in name for name, _ in tiny.named_parameters())
+
+
+@pytest.mark.parametrize("given", [{"steps": 0}, {"steps": -1}, {"learning_rate": 0.0}, {"learning_rate": math.inf}])
+def test_an_edit_that_would_train_nothing_is_refused(tiny, given):
+    settings = {"steps": 1, "learning_rate": 1e-3} | given
+    with pytest.raises(ValueError, match="nothing would be trained"):
+        edits.train(tiny, lambda step: None, edits.everywhere(tiny), **settings)

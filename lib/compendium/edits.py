@@ -9,6 +9,7 @@ or momentum. A `Delta`, the change of every weight that moved, is all that an ed
 summed, measured, saved, and taken off again to the bit.
 """
 
+import math
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,9 +122,7 @@ def adapters(model, rank: int):
 
     layers = set(models.linear_layers(model))
     names = sorted({name.rsplit(".", 1)[-1] for name in layers})
-    adapted = get_peft_model(
-        model, LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=names)
-    )
+    adapted = get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=names))
     reached = {name for name, module in adapted.get_base_model().named_modules() if hasattr(module, "lora_A")}
     if odd := sorted(reached ^ layers):
         adapted.unload()
@@ -132,6 +131,11 @@ def adapters(model, rank: int):
 
 
 def _descend(loss_of, weights, steps, learning_rate, gather=lambda: None, spread=lambda: None) -> None:
+    if steps < 1 or not 0 < learning_rate < math.inf:
+        raise ValueError(
+            f"steps ({steps}) must be at least 1 and learning_rate ({learning_rate:g}) a positive number: nothing "
+            "would be trained"
+        )
     optimiser = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=0.0, betas=(0.9, 0.95))
     lower = f"learning_rate ({learning_rate:g})"
     for step in tqdm(range(steps), desc="training", leave=False, disable=None):

@@ -18,7 +18,9 @@ import pandas as pd
 
 from compendium.paths import relative
 
-INVISIBLE = str.maketrans("", "", "\u200b\u2060\ufeff")
+# Spaces of no width, soft hyphens and marks of direction; joiners (U+200C, U+200D) stay, as they change letters.
+DIRECTION = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+INVISIBLE = str.maketrans("", "", "\u00ad\u200b\u2060\ufeff" + DIRECTION)
 LINE = "line"  # the index of a table: where in the file each row begins
 
 

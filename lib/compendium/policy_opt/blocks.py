@@ -279,10 +279,12 @@ def _without_numbers(code: str) -> str:
     """Without the numbers of lines, where all have theirs."""
     lines = [line for line in code.split("\n") if line.strip()]
     found = [NUMBER.match(line) for line in lines]
-    counted = all(found) and [int(match[1]) for match in found] == [
-        *range(int(found[0][1]), int(found[0][1]) + len(found))
-    ]
-    return "\n".join(line[match.end() :] for line, match in zip(lines, found, strict=True)) if counted else code
+    if not lines or not all(found):
+        return code
+    numbers = [int(match[1]) for match in found]
+    if numbers != [*range(numbers[0], numbers[0] + len(numbers))]:
+        return code
+    return "\n".join(line[match.end() :] for line, match in zip(lines, found, strict=True))
 
 
 REPAIRS: tuple[Callable[[str], str], ...] = (

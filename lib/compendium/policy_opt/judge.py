@@ -9,6 +9,9 @@ A name is looked up in the test, in the setup, which this process has run as wel
 standard library's modules, and only then in the program. One that was asked to write `sum`, say, is asked for it where
 a test names nothing else of the program's.
 
+A list or dictionary is brought up to date for its owner when the call that it was given to ends; one that the program
+keeps for later calls, or has given out, is a copy from then on, and neither side sees the other's changes.
+
 Objects of the program's own classes stay with it: see `standin`. Tests of what a process is (see PROCESS), and those
 that hand over objects which cannot be sent, run in the program's process; two objects of the program's are compared by
 the program. `run` tells which tests rest in this way on the program's word.

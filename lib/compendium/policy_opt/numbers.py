@@ -7,7 +7,8 @@
 Read are signs (hyphen, minus, dashes), currency before or after, thousands set apart by commas, apostrophes or thin
 spaces, in threes or as in 1,00,000, decimals, exponents, fractions and mixed numbers, and their LaTeX; a unit or a
 percent sign may follow and changes nothing. Refused is whatever holds a number but means another, or could: 12:30, 3-4,
-1.234.567,8, 1,5 (a decimal comma, or two numbers), 1, 2 (a list), 3 million, 2^10, x5, 1/0, digits of other scripts.
+1.234.567,8, 1,5 (a decimal comma, or two numbers), 1, 2 (a list), 3 million, 2^10, x5, 1/0, digits of other scripts; a
+number that is joined to another (42 + 7, 5 out of 6, 5 feet 3), and one with a sign before what is not it (-≈5).
 """
 
 import math
@@ -56,7 +57,7 @@ UNIT = (
 OPERAND = rf"[ \t]*[(\[{{]*[{re.escape(SIGNS)}]?{CURRENCY}?(?:\d|\\[dt]?frac)"
 JOINED = re.compile(
     rf"(?:[}}\])$]+[ \t]*(?:\*\*|[-+*/×÷·∗∙^]|\\times|\\cdot|\\div)"
-    rf"|[ \t]*(?:\*\*|\+/-|[-+*/×÷·∗∙^=<>≈≠±~:|]|\\times|\\cdot|\\div|\\pm|\\over\b)"
+    rf"|[ \t]*(?:\*\*|\+/-|[-+*/×÷·∗∙^<>≈≠±~:|]|\\times|\\cdot|\\div|\\pm|\\over\b)"
     r"|[ \t]+(?:x|plus|minus|times|over|of|by|mod|through|thru|until|vs\.?|versus|remainder|r)(?=[ \t\d])"
     r"|[ \t]+(?:out of|divided by|multiplied by|plus or minus|(?:more|less|fewer) than)(?=[ \t])"
     rf"|[ \t]*{UNIT},?(?:[ \t]+and)?(?=[ \t])"
@@ -69,7 +70,11 @@ HIDDEN_SIGN = re.compile(  # a sign before what is neither it nor the number: bo
 )
 ENDS = re.compile(r"(?<!\{,)[}\]\"”]|</|<\||<<")  # where what hangs on to a number is something else again
 REACH = 40  # characters before a number that can change it
-EXPRESSION = re.compile(r"\\(?:sqrt|[a-z]*frac|over(?:line|set)|bar|binom|log|ln|pi)|[/^_×÷·√∛±]$|(?:[≤≥≠]|[<>!]=|\\[gl]eq?|\\neq?)\s*$|(?:minus|negative)[ \t]+$", re.IGNORECASE)
+EXPRESSION = re.compile(
+    r"\\(?:sqrt|[a-z]*frac|over(?:line|set)|bar|binom|log|ln|pi)|[/^_×÷·√∛±]$"
+    r"|(?:[≤≥≠]|[<>!]=|\\[gl]eq?|\\neq?)\s*$|(?:minus|negative)[ \t]+$",
+    re.IGNORECASE,
+)
 
 
 class Found(NamedTuple):
@@ -187,7 +192,7 @@ def _before(text: str, start: int, digit: int) -> tuple[int, float | None]:
 
 def _alone(text: str, begin: int, digit: int, end: int) -> bool:
     """Whether nothing hangs on to the number that makes it part of something else."""
-    if SIZE.match(text, end) or JOINED.match(text, end) or (text[end : end + 3] == "{,}" and text[end + 3 : end + 4].isdigit()):
+    if SIZE.match(text, end) or JOINED.match(text, end) or re.compile(r"\{,\}\d").match(text, end):
         return False
     if text[begin - 1 : begin] == "(" and text[end : end + 1] == ")":
         return False  # (3) is -3 in accounts

@@ -54,11 +54,14 @@ OPERATORS = {
 }  # fmt: skip
 WRITTEN = {"×": "*", "·": "*", "∗": "*", "÷": "/", "∕": "/", "\\times": "*", "\\cdot": "*", "\\div": "/", "^": "**"}
 WRITTEN |= {sign: "+" if sign in "+＋" else "-" for sign in numbers.SIGNS}
+WORDS = re.compile(r"(?<=[\d)\]}%])\s+(x|X|times|multiplied by|plus|minus|divided by)\s+(?=[-−+(\[{$€£¥₹\\.\d])")
+MEANT = {"x": "*", "X": "*", "times": "*", "multiplied by": "*", "plus": "+", "minus": "-", "divided by": "/"}
 ANNOTATION = re.compile(r"<<([^<>\n]*)>>")
 
 
 def value(expression: str) -> float | None:
     """The value of an arithmetic expression as people write it; None if it is anything else."""
+    expression = WORDS.sub(lambda found: f" {MEANT[found[1]]} ", expression)
     for written, meant in WRITTEN.items():
         expression = expression.replace(written, meant)
     expression = numbers.LATEX.sub(lambda found: "(({})/({}))".format(*(x for x in found.groups() if x)), expression)

@@ -41,7 +41,10 @@ def circuit(decoder: Decoder, scores: Tensor, share: float) -> Tensor:
 
 
 def gradient(model, rows: list[facts.Row], *, batch: int = 32) -> dict[str, Tensor]:
-    """Gradient of the rows' mean answer log-probability (summed over tokens), for every linear layer's weight."""
+    """Gradient of the rows' mean answer log-probability (summed over tokens), for every linear layer's weight. Raises
+    ValueError for no rows."""
+    if not rows:
+        raise ValueError("no rows to take a gradient on: the set of facts is empty")
     weights = {name: layer.weight for name, layer in models.linear_layers(model).items()}
     wanted = [p for p in model.parameters() if p.requires_grad]
     model.requires_grad_(False)
