@@ -112,6 +112,7 @@ def lora(model, loss_of: Loss, *, rank: int, steps: int, learning_rate: float, s
             delta = {name: weight - before[name] for name, weight in after.items()}
             for name, weight in after.items():
                 weight.copy_(before[name])
+    finite.check("a merged weight", delta.values(), step=steps, lower=f"learning_rate ({learning_rate:g})")
     return delta
 
 

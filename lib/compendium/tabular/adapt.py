@@ -92,7 +92,7 @@ STRATEGIES = {
     "zero-shot": None,
     "meta": Strategy(support=(48, 256), query=64, episodes=2),
     "sft": Strategy(),
-    "lora": Strategy(weights="lora", rate=3e-3),
+    "lora": Strategy(weights="lora", rate=1e-3),
     "meta lora": Strategy(support=(48, 256), query=64, episodes=2, weights="lora", rate=3e-3),
     "sft, 8 rows": _published,
     "sft, 32 rows": replace(_published, support=(32, 32)),
