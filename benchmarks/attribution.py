@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from compendium import models
-from compendium.attribution import circuits, scores, tasks
+from compendium.attribution import circuits, contrast_pairs, scores
 from compendium.attribution.decoder import Decoder
 
 
@@ -35,12 +35,23 @@ def split_hooks(model, tokens, steps: int):
     c = model.config
     hooked = HookedTransformer(
         HookedTransformerConfig(
-            n_layers=c.num_hidden_layers, d_model=c.hidden_size, d_head=c.hidden_size // c.num_attention_heads,
-            n_heads=c.num_attention_heads, n_key_value_heads=c.num_key_value_heads, d_mlp=c.intermediate_size,
-            d_vocab=c.vocab_size, n_ctx=64, act_fn="silu", gated_mlp=True, normalization_type="RMS",
-            positional_embedding_type="rotary", rotary_dim=c.hidden_size // c.num_attention_heads, device="cpu", seed=0,
+            n_layers=c.num_hidden_layers,
+            d_model=c.hidden_size,
+            d_head=c.hidden_size // c.num_attention_heads,
+            n_heads=c.num_attention_heads,
+            n_key_value_heads=c.num_key_value_heads,
+            d_mlp=c.intermediate_size,
+            d_vocab=c.vocab_size,
+            n_ctx=64,
+            act_fn="silu",
+            gated_mlp=True,
+            normalization_type="RMS",
+            positional_embedding_type="rotary",
+            rotary_dim=c.hidden_size // c.num_attention_heads,
+            device="cpu",
+            seed=0,
         )
-    )  # fmt: skip
+    )
     hooked.set_use_attn_result(True)
     hooked.set_use_split_qkv_input(True)
     hooked.set_use_hook_mlp_in(True)
@@ -61,7 +72,7 @@ def main() -> None:
     model, tokenizer = models.load()
     model.requires_grad_(False)
     decoder = Decoder(model)
-    pairs = tasks.pairs("country_capital", tokenizer, n=given.pairs)
+    pairs = contrast_pairs.pairs("country_capital", tokenizer, n=given.pairs)
     found = scores.eap_ig(decoder, pairs, steps=1)
     mask = circuits.top_edges(decoder.graph, found, 2000)
     works = {

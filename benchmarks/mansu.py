@@ -9,11 +9,12 @@ import time
 
 import pandas as pd
 
-from compendium.unlearning import methods, runs, study
+from compendium.unlearning import evaluation, methods
+from compendium.unlearning.studies import unlearned
 
 SETTINGS = dict(
-    batch=4, retain_batch=12, learning_rate=6e-3, circuit=0.5, share=0.008, damping=0.1, reach=0.5, budget=None,
-)  # fmt: skip
+    batch=4, retain_batch=12, learning_rate=6e-3, circuit=0.5, share=0.008, damping=0.1, reach=0.5, budget=None
+)
 
 
 def main() -> None:
@@ -21,8 +22,8 @@ def main() -> None:
     for name, default in (("threads", 2), ("steps", 30)):
         parser.add_argument(f"--{name}", type=int, default=default)
     given = parser.parse_args()
-    table = pd.read_csv(runs.KNOWN, dtype=str)
-    subject = study.load("country_capital", "Europe", 0, threads=given.threads, known=table)
+    table = pd.read_csv(unlearned.KNOWN, dtype=str)
+    subject = evaluation.load("country_capital", "Europe", 0, threads=given.threads, known=table)
     settings = SETTINGS | {"steps": given.steps}
     pieces = {
         "circuit (EAP-IG)": lambda: subject.scores,

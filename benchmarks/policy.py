@@ -19,7 +19,7 @@ from tqdm import tqdm
 from trl import GRPOTrainer
 
 from compendium import models
-from compendium.policy_opt import config, credit, policy, runs, tasks, trainer
+from compendium.policy_opt import config, credit, launching, policy, regions, runs, trainer, word_problems
 
 
 def seconds(work) -> float:
@@ -32,19 +32,24 @@ def steps(start: str, batch: int, folder: Path, repeats: int) -> dict[str, list[
     """Seconds of one step (sampling, rewards, loss, backward, update) of each trainer, by turns."""
     base = dict(model=start, method="dapo", batch=batch, steps=1000, learning_rate=1e-5)
     kinds = {
-        "k3": dict(divergence="k3", coefficient=0.1), "prob_l2": dict(divergence="prob_l2", coefficient=0.1),
-        "mirror": dict(divergence="mirror", coefficient=0.1), "none": {},
+        "k3": dict(divergence="k3", coefficient=0.1),
+        "prob_l2": dict(divergence="prob_l2", coefficient=0.1),
+        "mirror": dict(divergence="mirror", coefficient=0.1),
+        "none": {},
         "k3, counterfactual": dict(divergence="k3", coefficient=0.1, credit="counterfactual"),
         "k3, dynamic sampling": dict(divergence="k3", coefficient=0.1, dynamic_sampling=5),
-    }  # fmt: skip
+    }
     made = {
         name: trainer.build(config.make(base | kind), folder / name.replace(", ", "-")) for name, kind in kinds.items()
     }
     k3 = made["k3"]
     made["TRL, its KL"] = GRPOTrainer(
-        trainer.load(config.make(base))[0], k3.reward_funcs, k3.args, train_dataset=k3.train_dataset,
+        trainer.load(config.make(base))[0],
+        k3.reward_funcs,
+        k3.args,
+        train_dataset=k3.train_dataset,
         processing_class=k3.processing_class,
-    )  # fmt: skip
+    )
     for each in made.values():
         each.create_optimizer_and_scheduler(1000)
         each.model.train()
@@ -72,11 +77,11 @@ def steps(start: str, batch: int, folder: Path, repeats: int) -> dict[str, list[
 def drops(start: str, count: int, repeats: int) -> tuple[list[float], list[float]]:
     """Seconds for the drops of `count` completions: packed, and with one forward pass a span."""
     model, tokenizer = policy.load(start)
-    problems = tasks.problems(count, "validation")
+    problems = word_problems.problems(count, "validation")
     asked = [problem.question for problem in problems]
     completions = policy.generate(model, tokenizer, asked)
     prompts = tokenizer(asked)["input_ids"]
-    parsed = [credit.regions(tokenizer, ids) for ids in completions]
+    parsed = [regions.regions(tokenizer, ids) for ids in completions]
 
     @torch.no_grad()
     def one(prompt, completion, region, hidden) -> float:
@@ -106,9 +111,11 @@ def drops(start: str, count: int, repeats: int) -> tuple[list[float], list[float
 def side_by_side(start: str, folder: Path) -> tuple[float, float]:
     """Seconds for two runs one after the other, and both at once."""
     settings = config.make(dict(model=start, steps=10, evaluated=64))
-    runs.alone(settings, folder / "warm")  # the server has imported TRL after this
+    launching.alone(settings, folder / "warm")  # the server has imported TRL after this
     pair = lambda name: [(settings.but(seed=seed), folder / f"{name}{seed}") for seed in (1, 2)]
-    return seconds(lambda: runs.launch(pair("after"))), seconds(lambda: runs.launch(pair("beside"), processes=2))
+    return seconds(lambda: launching.launch(pair("after"))), seconds(
+        lambda: launching.launch(pair("beside"), processes=2)
+    )
 
 
 def main() -> None:

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from compendium import edits, models
-from compendium.attribution import policies, refusal, selective, steering
+from compendium.attribution.refusal import examples, measure, prompt_sets, steering
+from compendium.attribution.studies import selective_refusal
 
 LAYER = 16
 
@@ -26,9 +27,9 @@ def main() -> None:
     models.set_threads(given.threads)
     model, tokenizer = models.load()
     model.requires_grad_(False)
-    found = refusal.examples(model, tokenizer, ["legal"], per_kind=8)
+    found = examples.examples(model, tokenizer, ["legal"], per_kind=8)
     vector = steering.behaviour(model, found.refuse, found.comply)
-    wordings = [[refusal.encode(tokenizer, x) for x in part] for part in policies.wordings("legal", "train")]
+    wordings = [[measure.encode(tokenizer, x) for x in part] for part in prompt_sets.wordings("legal", "train")]
     when = steering.condition(model, wordings, [row.prompt for row in found.keep])
     name = f"model.layers.{LAYER}.self_attn.o_proj.weight"
     delta = {name: 1e-6 * torch.ones_like(dict(model.named_parameters())[name])}
@@ -38,14 +39,14 @@ def main() -> None:
         "DiffMean, one layer": lambda: steering.steered(model, vector, [LAYER], 1.0),
         "CAST, one layer": lambda: steering.steered(model, vector, [LAYER], 1.0, when),
     }
-    asked = [prompt for group in selective.prompts(["legal"], 30).values() for prompt in group]
+    asked = [prompt for group in selective_refusal.prompts(["legal"], 30).values() for prompt in group]
     asked = (asked * given.prompts)[: given.prompts]
     times = {way: [] for way in ways}
     for repeat in range(given.repeats + 1):
         for way, inside in ways.items():
             with inside():
                 started = time.perf_counter()
-                made = refusal.reply(model, tokenizer, asked, tokens=given.tokens)
+                made = measure.reply(model, tokenizer, asked, tokens=given.tokens)
                 seconds = time.perf_counter() - started
             if repeat:  # the first round warms up
                 times[way].append(seconds / sum(map(len, made)))

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.datasets import make_classification
 
 from compendium import models
-from compendium.tabular import adapt, baselines, pretrain, prior
+from compendium.tabular import baselines, finetune, pretrain, prior
 from compendium.tabular.pfn import Network, PFNClassifier, Shape
 
 
@@ -36,7 +36,7 @@ def main() -> None:
     run = pretrain.Run(shape=Shape(), rate=1e-3, seed=0)
     classifier = PFNClassifier(network, members=4).fit(x[:500], y[:500])
     boosting = baselines.boosting()
-    strategies = {name: adapt.STRATEGIES[name] for name in ("meta", "sft", "lora", "sft, 8 rows")}
+    strategies = {name: finetune.STRATEGIES[name] for name in ("meta", "sft", "lora", "sft, 8 rows")}
     work = {
         "prior: 64 tables of 256 rows": lambda: prior.sample(rng, tables=64, rows=256),
         "the same, encoded": lambda: pretrain.batch(rng, tables=64, rows=256, context=128),
@@ -44,7 +44,7 @@ def main() -> None:
         "predict 1,000 rows, 500 in context, 20 columns, 4 members": lambda: classifier.predict_proba(x[500:]),
         "boosting: fit 500 rows and predict 1,000": lambda: boosting.fit(x[:500], y[:500]).predict_proba(x[500:]),
         **{
-            f"adapt to 500 rows: {name}": lambda s=s: adapt.adapt(network, x[:500], y[:500], np.zeros(20, bool), s)
+            f"adapt to 500 rows: {name}": lambda s=s: finetune.adapt(network, x[:500], y[:500], np.zeros(20, bool), s)
             for name, s in strategies.items()
         },
     }

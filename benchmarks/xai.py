@@ -21,7 +21,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
 from compendium import models
-from compendium.xai import explain, metrics, nets, truth
+from compendium.xai import explain, metrics, nets, synthetic
 
 ASK = metrics.TRUTHFUL
 
@@ -46,7 +46,7 @@ def one_at_a_time(predict, X, keep, target, baseline) -> np.ndarray:
 
 
 def against_loops(rows: int, repeats: int) -> None:
-    table = truth.irrelevant(400 + rows, seed=0)
+    table = synthetic.irrelevant(400 + rows, seed=0)
     X, x, y = table.x[400:], table.x[:400], table.y[:400]
     A, target, baseline = table.attribution[400:], 1, x.mean(0)
     made = {
@@ -107,15 +107,20 @@ def by_quantus(metric, net, X, A, target) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = metric(
-            model=nn.Sequential(nn.Flatten(), net).eval(), x_batch=X[:, None].astype(np.float32),
-            y_batch=np.broadcast_to(target, len(X)).astype(int), a_batch=A[:, None].astype(np.float32), softmax=True,
-            channel_first=True, device="cpu", batch_size=len(X),
-        )  # fmt: skip
+            model=nn.Sequential(nn.Flatten(), net).eval(),
+            x_batch=X[:, None].astype(np.float32),
+            y_batch=np.broadcast_to(target, len(X)).astype(int),
+            a_batch=A[:, None].astype(np.float32),
+            softmax=True,
+            channel_first=True,
+            device="cpu",
+            batch_size=len(X),
+        )
     return np.asarray(found, float)
 
 
 def against_quantus(rows: int, repeats: int) -> None:
-    table = truth.irrelevant(400 + rows, seed=0)
+    table = synthetic.irrelevant(400 + rows, seed=0)
     net = nets.mlp(table.x[:400], table.y[:400], epochs=20)
     X, A, target, d = table.x[400:], table.attribution[400:], 1, table.x.shape[1]
     predict, ratios = explain.predictor(net), []
@@ -157,7 +162,7 @@ def as_published(predict, X, A, seed: int = 0) -> dict[str, float]:
 
 def definitions(rows: int, with_quantus: bool) -> None:
     """On the linear table: the score is known, and the exact attribution of its log-odds with it."""
-    table = truth.linear(rows, seed=1)
+    table = synthetic.linear(rows, seed=1)
     X, d = table.x, table.x.shape[1]
     score = np.log(np.divide(*table.predict(np.eye(d)).T[::-1]))  # the weights
     net = nets.linear(np.stack([-score / 2, score / 2])).float()

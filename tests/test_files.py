@@ -86,10 +86,16 @@ def test_links_files_and_the_working_folder_are_refused(tmp_path, monkeypatch):
     inside.mkdir(parents=True)
     monkeypatch.chdir(inside)
     for folder, why in {
-        tmp_path / "link": "is a link", tmp_path / "dangling": "is a link", tmp_path / "file": "is a file",
-        tmp_path / "file/below": "no folder", ".": "working folder", "..": "working folder", "": "working folder",
-        inside: "working folder", tmp_path / "work": "working folder",
-    }.items():  # fmt: skip
+        tmp_path / "link": "is a link",
+        tmp_path / "dangling": "is a link",
+        tmp_path / "file": "is a file",
+        tmp_path / "file/below": "no folder",
+        ".": "working folder",
+        "..": "working folder",
+        "": "working folder",
+        inside: "working folder",
+        tmp_path / "work": "working folder",
+    }.items():
         with pytest.raises(files.FolderError, match=why):
             fill(folder, one="2")
     assert (tmp_path / "a/one").read_text() == "1"

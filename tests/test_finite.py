@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from sklearn.datasets import make_moons
 
 from compendium import edits, facts, finite
-from compendium.tabular import adapt, pretrain
+from compendium.tabular import finetune, pretrain
 from compendium.tabular.__main__ import main
-from compendium.unlearning import train
-from compendium.xai import auditors, nets
+from compendium.unlearning.studies import bin_width
+from compendium.xai import audit, nets
 
 ROWS = [facts.Row((3 + i, 7, 11), ((21 + i,),)) for i in range(4)]
 
@@ -54,8 +54,9 @@ def test_an_edit_whose_last_step_goes_astray_is_none(tiny, how):
     loss_of = lambda step: (tiny.model.layers[0].mlp.up_proj(torch.ones(1, 64, dtype=torch.half))).sum()
     given = dict(steps=1, learning_rate=1e6)
     mask = {"model.layers.0.mlp.up_proj.weight": torch.ones_like(weight, dtype=torch.bool)}
-    train_ = dict(whole=lambda: edits.train(tiny, loss_of, mask, **given),
-                  lora=lambda: edits.lora(tiny, loss_of, rank=2, **given))[how]  # fmt: skip
+    train_ = dict(
+        whole=lambda: edits.train(tiny, loss_of, mask, **given), lora=lambda: edits.lora(tiny, loss_of, rank=2, **given)
+    )[how]
     with pytest.raises(finite.Diverged, match=r"at step 1: lower learning_rate \(1e\+06\)"):
         train_()
     assert all(torch.equal(before[name], p) for name, p in tiny.named_parameters())
@@ -73,26 +74,35 @@ def test_an_edit_with_an_infinite_gradient_is_none(tiny):
 @pytest.mark.parametrize("rate", [1e30, math.inf])
 def test_unlearning_that_diverges_yields_no_model(tiny, rate, lora_rank):
     with pytest.raises(ValueError, match=r"lower learning_rate|must be positive"):
-        list(train.unlearn(tiny, ROWS, ROWS, "npo", learning_rate=rate, steps=3, batch=2, lora_rank=lora_rank))
+        list(bin_width.unlearn(tiny, ROWS, ROWS, "npo", learning_rate=rate, steps=3, batch=2, lora_rank=lora_rank))
 
 
 @pytest.mark.parametrize("name", ["sft", "sft, 8 rows", "lora", "meta, as published"])
 def test_adapting_that_diverges_returns_no_network(network, name):
     x, y = make_moons(60, noise=0.2, random_state=0)
     before = copy.deepcopy(network)
-    strategy = replace(adapt.STRATEGIES[name], rate=1e30, schedule=False, steps=8)
+    strategy = replace(finetune.STRATEGIES[name], rate=1e30, schedule=False, steps=8)
     with pytest.raises(finite.Diverged, match=r"at step \d: lower the strategy's rate"):
-        adapt.adapt(network, x, y, np.zeros(2, bool), strategy)
+        finetune.adapt(network, x, y, np.zeros(2, bool), strategy)
     assert all(torch.equal(*pair) for pair in zip(network.parameters(), before.parameters(), strict=True))
 
 
 def test_pretraining_that_diverges_keeps_the_last_validation(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        pretrain, "held_out",
+        pretrain,
+        "held_out",
         lambda seed: [(*pretrain.batch(np.random.default_rng(9), tables=2, rows=64, context=32), 32)],
-    )  # fmt: skip
-    settings = dict(seed=0, tokens=128, longest=100, rate=2e-3, warm_up=5, every=2, progress=lambda text: None,
-                    shape=dict(width=32, layers=2, heads=2, hidden=32))  # fmt: skip
+    )
+    settings = dict(
+        seed=0,
+        tokens=128,
+        longest=100,
+        rate=2e-3,
+        warm_up=5,
+        every=2,
+        progress=lambda text: None,
+        shape=dict(width=32, layers=2, heads=2, hidden=32),
+    )
     path = pretrain.train(tmp_path, steps=2, **settings)
     kept = path.read_bytes()
     real = pretrain.loss
@@ -113,10 +123,13 @@ def test_pretraining_that_diverges_keeps_the_last_validation(tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rate": 0.0}, "rate is 0"), ({"steps": 0}, "steps is 0"), ({"every": 0}, "every is 0"),
-        ({"shape": {"wide": 3}}, "shape: unknown 'wide'"), ({"development": ["nothing"]}, "unknown set 'nothing'"),
+        ({"rate": 0.0}, "rate is 0"),
+        ({"steps": 0}, "steps is 0"),
+        ({"every": 0}, "every is 0"),
+        ({"shape": {"wide": 3}}, "shape: unknown 'wide'"),
+        ({"development": ["nothing"]}, "unknown set 'nothing'"),
     ],
-)  # fmt: skip
+)
 def test_pretraining_refuses_before_the_first_step(tmp_path, changes, message):
     settings = dict(steps=2, seed=0, tokens=128, longest=100, rate=2e-3, warm_up=5, every=2, shape={})
     with pytest.raises(ValueError, match=message):
@@ -125,7 +138,7 @@ def test_pretraining_refuses_before_the_first_step(tmp_path, changes, message):
 
 
 def test_networks_of_other_experiments_are_finite_or_refused():
-    from compendium.xai import images, planted, reliability
+    from compendium.xai import images, meta, planted
 
     data = images.glyphs(64, 0)
     with pytest.raises(finite.Diverged, match="lower rate"):
@@ -133,7 +146,7 @@ def test_networks_of_other_experiments_are_finite_or_refused():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(50, 3))
     with pytest.raises(finite.Diverged, match="lower rate"):
-        reliability.additive_net(x, (x[:, 0] > 0).astype(int), steps=20, rate=1e30)
+        meta.additive_net(x, (x[:, 0] > 0).astype(int), steps=20, rate=1e30)
     case = planted.digits("shortcut", 0)
     with pytest.raises(finite.Diverged, match="lower sparsity"):
         planted.network(case, epochs=1, sparsity=float("inf"))
@@ -145,21 +158,25 @@ def test_networks_to_explain_are_finite_or_refused():
         nets.mlp(x, y, hidden=(8,), epochs=3, rate=1e30)
     with pytest.raises(ValueError, match="epochs"):
         nets.mlp(x, y, hidden=(8,), epochs=0)
-    world = auditors.world(0)
-    model = auditors.network(world.rows(False)[0].shape[1], hidden=8)
+    world = audit.world(0)
+    model = audit.network(world.rows(False)[0].shape[1], hidden=8)
     x, fact = world.rows(False)
     with pytest.raises(finite.Diverged, match="lower rate"):
-        auditors.train(model, auditors.taught(x, world.answers[fact]), steps=3, rate=1e38)
+        audit.train(model, audit.taught(x, world.answers[fact]), steps=3, rate=1e38)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("steps: 2020-01-01\n", "steps is"), ("- 1\n", "name: value"), ("rate: .nan\n", "rate is nan"),
+        ("steps: 2020-01-01\n", "steps is"),
+        ("- 1\n", "name: value"),
+        ("rate: .nan\n", "rate is nan"),
         ("steps: -3\nseed: 0\ntokens: 9\nlongest: 9\nrate: 1.0\nwarm_up: 1\nshape: {}\nevery: 1\n", "steps is -3"),
-        ("steps: 2\n", "'seed' is missing"), ("shape: {width: a}\n", "shape is"), ("threads: true\n", "threads is True"),
+        ("steps: 2\n", "'seed' is missing"),
+        ("shape: {width: a}\n", "shape is"),
+        ("threads: true\n", "threads is True"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("command", ["pretrain"])
 def test_bad_settings_end_in_one_line(tmp_path, text, message, command):
     file = tmp_path / "s.yaml"

@@ -7,8 +7,8 @@ import torch
 import transformers
 
 from compendium import edits, facts, formats, models, nf4
-from compendium.attribution import steering
-from compendium.unlearning import mansu, retain, updates
+from compendium.attribution.refusal import steering
+from compendium.unlearning import code_flips, fisher_information, mansu
 
 
 def random_weight(rows=64, columns=128, seed=0):
@@ -174,9 +174,9 @@ def test_a_model_that_is_not_all_linear_layers_is_refused_everywhere(name):
         lambda: formats.quantised(model, "nf4").__enter__(),
         lambda: edits.everywhere(model),
         lambda: edits.lora(model, None, rank=2, steps=1, learning_rate=1e-3),
-        lambda: retain.diagonal(model, [row]),
-        lambda: retain.second_moments(model, [row]),
-        lambda: updates.snapshot(model),
+        lambda: fisher_information.diagonal(model, [row]),
+        lambda: fisher_information.second_moments(model, [row]),
+        lambda: code_flips.snapshot(model),
         lambda: mansu.gradient(model, [row]),
     ):
         with pytest.raises(ValueError, match=message) as error:
@@ -193,10 +193,16 @@ def test_a_model_that_is_not_all_linear_layers_is_refused_everywhere(name):
         lambda: transformers.LlamaConfig(intermediate_size=128, **SIZES),
         lambda: transformers.Qwen2Config(intermediate_size=128, tie_word_embeddings=True, **SIZES),
         lambda: transformers.GPTNeoXConfig(intermediate_size=128, **{k: v for k, v in SIZES.items() if "key" not in k}),
-        lambda: transformers.OPTConfig(vocab_size=97, hidden_size=64, ffn_dim=128, num_hidden_layers=2,
-                                       num_attention_heads=4, word_embed_proj_dim=64),
+        lambda: transformers.OPTConfig(
+            vocab_size=97,
+            hidden_size=64,
+            ffn_dim=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            word_embed_proj_dim=64,
+        ),
     ],
-)  # fmt: skip
+)
 def test_every_weight_matrix_but_embeddings_and_head_is_stored(config, fmt):
     model = made(config())
     before = {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -9,9 +9,16 @@ from hypothesis import strategies as st
 from compendium import inputs
 
 CONTAINERS = [
-    list, tuple, np.array, pd.Series, lambda v: np.array(v)[:, None], lambda v: pd.DataFrame({"v": v}),
-    lambda v: np.array(v, object), lambda v: pd.Series(v).astype("category"), lambda v: pd.Series(v, dtype=object),
-]  # fmt: skip
+    list,
+    tuple,
+    np.array,
+    pd.Series,
+    lambda v: np.array(v)[:, None],
+    lambda v: pd.DataFrame({"v": v}),
+    lambda v: np.array(v, object),
+    lambda v: pd.Series(v).astype("category"),
+    lambda v: pd.Series(v, dtype=object),
+]
 truths = st.lists(st.booleans(), min_size=1, max_size=20)
 
 
@@ -144,10 +151,22 @@ def test_numbers_are_read_in_every_type(values, container):
     np.testing.assert_array_equal(found, [np.nan if v is None else v for v in values])
 
 
-@pytest.mark.parametrize("values", [
-    ["1", "2"], [b"1"], [1j], np.array([1j]), pd.to_datetime(["2020", None]), pd.to_timedelta([1, 2]), [1, "2"],
-    [pd.Timestamp(0)], [[1], [1, 2]], np.array(["2020"], "M8[D]"), pd.Series(["1"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["1", "2"],
+        [b"1"],
+        [1j],
+        np.array([1j]),
+        pd.to_datetime(["2020", None]),
+        pd.to_timedelta([1, 2]),
+        [1, "2"],
+        [pd.Timestamp(0)],
+        [[1], [1, 2]],
+        np.array(["2020"], "M8[D]"),
+        pd.Series(["1"]),
+    ],
+)
 def test_what_is_no_number_is_refused_in_one_line(values):
     """A missing date used to be the lowest of all, and dates to have a mean in an unknown unit."""
     with pytest.raises(ValueError, match=r"^v must (be numbers|hold one value a row).*$"):

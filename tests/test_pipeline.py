@@ -81,10 +81,15 @@ def test_a_corrupted_model_file_is_one_line(clone):
 def test_interrupt_then_resume_then_nothing_to_do(clone):
     # Its own process group, as in a terminal, where Ctrl-C reaches every process; a background job would ignore it.
     started = subprocess.Popen(
-        ["dvc", "repro", STAGE], cwd=clone, env=environment(clone), start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        ["dvc", "repro", STAGE],
+        cwd=clone,
+        env=environment(clone),
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+    )
     scratch = lambda: list((clone / "figures/02_unlearning").glob(".01_walkthrough.*"))
     copy = clone / "executed/02_unlearning/01_walkthrough.failed.ipynb"  # papermill saves it as each cell begins
     running = lambda: copy.exists() and '"status": "running"' in copy.read_text()

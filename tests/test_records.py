@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compendium import edits, facts, records
-from compendium.attribution import policies, steering
+from compendium.attribution.refusal import prompt_sets, steering
 from compendium.paths import DATA
-from compendium.policy_opt import data, tasks
+from compendium.policy_opt import benchmarks, mbpp, training_data
 from compendium.policy_opt.config import ConfigError
-from compendium.unlearning import domains, hazard, mechanism, objectives
+from compendium.unlearning import forget_set, objectives, probing, wmdp
 
 FACT = "country_capital,France,Paris,Europe"
 HEADER = "relation,subject,object,domain"
@@ -57,7 +57,7 @@ def test_spaces_never_make_another_fact(tmp_path_factory, spaces):
     row = ",".join(f"{spaces[2 * i]}{cell}{spaces[2 * i + 1]}" for i, cell in enumerate(cells))
     path.write_text(f"{HEADER}\n{row}\n", encoding="utf-8")
     assert facts.load(path).iloc[0].tolist() == cells
-    keep = domains.others(facts.load(), facts.load(path), n=10**6)
+    keep = forget_set.others(facts.load(), facts.load(path), n=10**6)
     assert "France" not in set(keep.subject[keep.relation == "country_capital"])
 
 
@@ -96,14 +96,14 @@ def test_other_encodings_are_named(path):
 def test_tables_in_memory_are_matched_like_files():
     plain = facts.load().query("subject == 'France'")
     typed = plain.assign(subject=" France\u00a0", relation=plain.relation + "  ", note=1)
-    assert domains.others(facts.load(), typed, n=50).equals(domains.others(facts.load(), plain, n=50))
+    assert forget_set.others(facts.load(), typed, n=50).equals(forget_set.others(facts.load(), plain, n=50))
     columns = ["prompt", "options", "subject"]
     one, other = (facts.questions(table=table)[columns] for table in (plain, typed))
     assert one.equals(other)
     with pytest.raises(ValueError, match="lacks column 'domain'"):
         facts.questions(table=plain.drop(columns="domain"))
     with pytest.raises(ValueError, match="missing values"):
-        domains.others(plain.assign(object=None), plain, n=5)
+        forget_set.others(plain.assign(object=None), plain, n=5)
 
 
 @pytest.mark.parametrize(
@@ -129,31 +129,31 @@ def test_json_lines_with_a_mark_windows_ends_and_blank_lines(tmp_path):
     path = tmp_path / "set.jsonl"
     pair = {"prompt": "a\u2028b", "chosen": "c", "rejected": "d"}
     path.write_bytes(("\ufeff" + json.dumps(pair, ensure_ascii=False) + "\r\n\r\n").encode())
-    assert data.read_pairs(str(path)) == [pair]
+    assert training_data.read_pairs(str(path)) == [pair]
     item = {"question": "Which?", "choices": [" Rome", "Paris\u00a0", "Oslo", "Lima"], "answer": 1}
     path.write_bytes(("\ufeff" + json.dumps(item) + "\r\n").encode())
-    assert hazard.load(str(path)).options[0] == ("Paris", "Rome", "Oslo", "Lima")
+    assert wmdp.load(str(path)).options[0] == ("Paris", "Rome", "Oslo", "Lima")
     for change in ({"answer": True}, {"answer": None}):
         path.write_text(json.dumps(item | change))
         with pytest.raises(ValueError, match="item 1: answer must be the index"):
-            hazard.load(str(path))
+            wmdp.load(str(path))
     for choices in (["a", "a ", "b", "c"], ["a", "", "b", "c"]):
         path.write_text(json.dumps(item | {"choices": choices}))
         with pytest.raises(ValueError, match="item 1: its choices must be 4 different texts"):
-            hazard.load(str(path))
+            wmdp.load(str(path))
     for text, message in (("[1]", "item 1: it needs a question"), ("{", "item 1: not JSON")):
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
-            hazard.load(str(path))
+            wmdp.load(str(path))
     path.write_bytes('{"question": "é"}'.encode("latin-1"))
-    for read in (lambda p: hazard.load(p), tasks.gsm8k, tasks.mbpp):
+    for read in (lambda p: wmdp.load(p), benchmarks.gsm8k, mbpp.mbpp):
         with pytest.raises(ValueError, match="line 1: not in UTF-8"):
             read(str(path))
     with pytest.raises(ConfigError, match="line 1: not in UTF-8"):
-        data.read_pairs(str(path))
+        training_data.read_pairs(str(path))
     path.write_text(json.dumps(pair | {"rejected": "c"}))
     with pytest.raises(ConfigError, match="line 1: chosen and rejected are the same"):
-        data.read_pairs(str(path))
+        training_data.read_pairs(str(path))
 
 
 def test_too_little_data_is_said_before_anything_runs(tiny):
@@ -161,20 +161,20 @@ def test_too_little_data_is_said_before_anything_runs(tiny):
     for call, message in (
         (lambda: edits.batches([], 8, 4, None), "there are no rows to train on"),
         (lambda: edits.batches([1], 0, 4, None), "at least one row"),
-        (lambda: domains.domain(None, None, "country_capital", "Europe", retain=0, known=table), "retain is 0"),
-        (lambda: domains.domain(None, None, "country_capital", "Europe", known=table), "choose another domain"),
+        (lambda: forget_set.domain(None, None, "country_capital", "Europe", retain=0, known=table), "retain is 0"),
+        (lambda: forget_set.domain(None, None, "country_capital", "Europe", known=table), "choose another domain"),
         (
-            lambda: domains.domain(None, None, "country_capital", "Atlantis", known=table),
+            lambda: forget_set.domain(None, None, "country_capital", "Atlantis", known=table),
             "there is no fact of relation",
         ),
         (lambda: objectives.nll(tiny, []), "no rows"),
         (lambda: facts.log_probs(tiny, []), "no rows"),
         (lambda: objectives.rmu(tiny, None, [], [], layer=1), "no rows"),
-        (lambda: mechanism.relearn(tiny, None, table.head(1)), "at least two; got 1"),
-        (lambda: mechanism.substituted(table.head(1)), "two different answers"),
+        (lambda: probing.relearn(tiny, None, table.head(1)), "at least two; got 1"),
+        (lambda: probing.substituted(table.head(1)), "two different answers"),
         (lambda: steering.hidden(tiny, [], steering.last), "no rows of tokens"),
         (lambda: steering.condition(tiny, [[(1, 2)]], [(3, 4)]), "two wordings at least"),
-        (lambda: policies.wordings("medicine", "test"), "unknown split 'test'"),
+        (lambda: prompt_sets.wordings("medicine", "test"), "unknown split 'test'"),
     ):
         with pytest.raises(ValueError, match=message) as error:
             call()

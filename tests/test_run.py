@@ -307,8 +307,10 @@ def test_a_notebook_that_removes_its_folder_replaces_nothing(tmp_path):
     assert (tmp_path / "figures/demo/r.csv").read_text() == "1"
 
 
-@pytest.mark.parametrize("metadata", [{"kernelspec": {"name": "ir", "display_name": "R", "language": "R"}},
-                                      {"language_info": {"name": "julia"}}])  # fmt: skip
+@pytest.mark.parametrize(
+    "metadata",
+    [{"kernelspec": {"name": "ir", "display_name": "R", "language": "R"}}, {"language_info": {"name": "julia"}}],
+)
 def test_notebooks_in_other_languages_are_refused(tmp_path, metadata):
     path = notebook(tmp_path)
     other = nbformat.read(path, 4)

@@ -15,10 +15,18 @@ INTERVALS = (stats.t_interval, lambda v, **more: stats.bootstrap_interval(v, res
 
 
 @pytest.mark.parametrize("interval", INTERVALS)
-@pytest.mark.parametrize("change", [
-    list, pd.Series, lambda v: v[:, None], lambda v: v.astype(object), lambda v: pd.array(v, dtype="Float64"),
-    lambda v: pd.DataFrame({"v": v}), lambda v: pd.Series(v, index=v),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        list,
+        pd.Series,
+        lambda v: v[:, None],
+        lambda v: v.astype(object),
+        lambda v: pd.array(v, dtype="Float64"),
+        lambda v: pd.DataFrame({"v": v}),
+        lambda v: pd.Series(v, index=v),
+    ],
+)
 def test_values_in_every_type_have_one_interval(interval, change):
     assert interval(change(VALUES)) == interval(VALUES)
 
@@ -54,10 +62,18 @@ def test_levels_are_shares(interval, level):
         interval(VALUES, level=level)
 
 
-@pytest.mark.parametrize("change", [
-    lambda v: v == 1, lambda v: v.astype(float), lambda v: pd.Series(v, dtype="boolean"), lambda v: list(map(bool, v)),
-    lambda v: v[:, None], lambda v: v.astype(object), lambda v: pd.Series(v).astype("category"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda v: v == 1,
+        lambda v: v.astype(float),
+        lambda v: pd.Series(v, dtype="boolean"),
+        lambda v: list(map(bool, v)),
+        lambda v: v[:, None],
+        lambda v: v.astype(object),
+        lambda v: pd.Series(v).astype("category"),
+    ],
+)
 def test_answers_in_every_type_are_one(change):
     assert stats.mcnemar(change(BEFORE), change(AFTER)) == stats.mcnemar(BEFORE == 1, AFTER == 1)
 
@@ -70,10 +86,18 @@ def test_mcnemar_is_the_sign_test_of_the_items_that_changed(pairs):
     assert stats.mcnemar(before.astype(int), after) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("change", [
-    lambda v: np.where(v, "right", "wrong"), lambda v: 2 * v - 1, lambda v: v + 1, lambda v: 0.1 + 0.8 * v,
-    lambda v: v.astype(str), lambda v: np.where(v, np.nan, 0), lambda v: np.where(v, True, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda v: np.where(v, "right", "wrong"),
+        lambda v: 2 * v - 1,
+        lambda v: v + 1,
+        lambda v: 0.1 + 0.8 * v,
+        lambda v: v.astype(str),
+        lambda v: np.where(v, np.nan, 0),
+        lambda v: np.where(v, True, None),
+    ],
+)
 def test_answers_that_are_none_are_refused(change):
     """Text, any of it, used to count as right: p = 1 for every pair."""
     for pair in ((change(BEFORE), AFTER), (BEFORE, change(AFTER))):

@@ -7,17 +7,17 @@ from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, process
 from tokenizers import models as kinds
 from transformers import PreTrainedTokenizerFast
 
-from compendium import facts, tokens
-from compendium.attribution import refusal, tasks
-from compendium.policy_opt import credit, policy
-from compendium.policy_opt import tasks as stories
+from compendium import facts, prose, tokens
+from compendium.attribution import contrast_pairs
+from compendium.attribution.refusal import examples
+from compendium.policy_opt import credit, policy, regions, word_problems
 from compendium.unlearning import objectives
 
 WORDS = list(
     dict.fromkeys(
         [
-            *" ".join([*facts.load().subject, *facts.load().object]).split(), *tasks.NAMES, *tasks.NOUNS,
-            *(f"{noun}s" for noun in tasks.NOUNS), *tasks.EVENTS, *tasks.PLACES, *tasks.SHOPS, *tasks.GIFTS,
+            *" ".join([*facts.load().subject, *facts.load().object]).split(), *contrast_pairs.NAMES, *contrast_pairs.NOUNS,
+            *(f"{noun}s" for noun in contrast_pairs.NOUNS), *contrast_pairs.EVENTS, *contrast_pairs.PLACES, *contrast_pairs.SHOPS, *contrast_pairs.GIFTS,
             *"The capital of is near the lasted from year to When and went gave a are was were".split(),
         ]
     )
@@ -80,10 +80,10 @@ def test_options_and_prompts_end_with_their_text(name):
 
 
 @pytest.mark.parametrize("name", MADE)
-@pytest.mark.parametrize("task", tasks.TASKS)
+@pytest.mark.parametrize("task", contrast_pairs.TASKS)
 def test_contrast_pairs_of_any_tokenizer(name, task):
     tokenizer = MADE[name]()
-    pairs = tasks.pairs(task, tokenizer, n=8)
+    pairs = contrast_pairs.pairs(task, tokenizer, n=8)
     assert len(pairs) == 8
     read = lambda ids: tokenizer.convert_ids_to_tokens([i for i in ids.tolist() if i >= 0])
     for right, wrong in zip(pairs.right, pairs.wrong, strict=True):
@@ -95,10 +95,10 @@ def test_contrast_pairs_of_any_tokenizer(name, task):
             assert not any(piece.startswith("▁") for piece in said)
 
 
-@pytest.mark.parametrize("task", tasks.TASKS)
+@pytest.mark.parametrize("task", contrast_pairs.TASKS)
 def test_a_tokenizer_without_the_words_is_refused_in_one_line(task):
     with pytest.raises(ValueError, match="tokenizer") as error:
-        tasks.pairs(task, blind(), n=5)
+        contrast_pairs.pairs(task, blind(), n=5)
     assert "\n" not in str(error.value)
 
 
@@ -151,7 +151,7 @@ ASKED = [
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("name", MODELS)
 def test_log_probabilities_do_not_depend_on_the_batch(name, side):
-    model, tokenizer = model_of(name), stories.tokenizer()
+    model, tokenizer = model_of(name), word_problems.tokenizer()
     tokenizer.padding_side = side
     prompts = tokenizer(ASKED)["input_ids"]
     made = policy.generate(model, tokenizer, ASKED, temperature=1.0, length=9)
@@ -162,7 +162,7 @@ def test_log_probabilities_do_not_depend_on_the_batch(name, side):
 
 
 def test_a_tokenizer_without_a_padding_token_pads_all_the_same():
-    model, tokenizer = model_of("GPT-2"), stories.tokenizer()
+    model, tokenizer = model_of("GPT-2"), word_problems.tokenizer()
     expected = policy.generate(model, tokenizer, ASKED, length=6)
     tokenizer.pad_token = None
     assert policy.generate(model, tokenizer, ASKED, length=6) == expected
@@ -178,34 +178,35 @@ def test_packed_rows_are_as_if_alone(name):
     with torch.no_grad():
         torch.testing.assert_close(facts.log_probs(model, rows)[0], expected, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(objectives.log_probs(model, single)[0], expected[:, 0], rtol=1e-5, atol=1e-5)
-        logp, targets, _ = refusal.distributions(model, single)
+        logp, targets, _ = examples.distributions(model, single)
     assert logp.gather(1, targets[:, None]).sum().item() == pytest.approx(expected[:, 0].sum().item(), abs=1e-4)
 
 
 def test_models_that_cannot_pack_or_place_say_so():
-    model, tokenizer = model_of("BLOOM"), stories.tokenizer()
+    model, tokenizer = model_of("BLOOM"), word_problems.tokenizer()
     row = facts.Row((5, 6), ((7,),))
-    for function in (facts.log_probs, objectives.log_probs, refusal.distributions):
+    for function in (facts.log_probs, objectives.log_probs, examples.distributions):
         with pytest.raises(ValueError, match="full-attention model"):
             function(model, [row])
     ids = tokenizer(" 3 + 4 = 7. #### 7")["input_ids"]
     with pytest.raises(ValueError, match="full-attention model"):
-        credit.drops(model, [ids], [ids], [credit.regions(tokenizer, ids)])
+        credit.drops(model, [ids], [ids], [regions.regions(tokenizer, ids)])
     with pytest.raises(ValueError, match="longer than the model's 16 positions"):
         policy.logps(model_of("GPT-2", n_positions=16), tokenizer, ASKED, [[5]] * 3)
-    turned = model_of("Llama", max_position_embeddings=16,
-                      rope_parameters={"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4})  # fmt: skip
+    turned = model_of(
+        "Llama", max_position_embeddings=16, rope_parameters={"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}
+    )
     with pytest.raises(ValueError, match="say batch=1"):
         policy.logps(turned, tokenizer, ASKED, [[5]] * 3)
     assert len(policy.logps(turned, tokenizer, ASKED, [[5]] * 3, batch=1)) == 3
 
 
 def test_perplexity_does_not_depend_on_the_batch():
-    model, tokenizer = model_of("GPT-2"), stories.tokenizer()
+    model, tokenizer = model_of("GPT-2"), word_problems.tokenizer()
     whole = torch.cat([alone(model, ids[:1], ids[1:]) for ids in tokenizer(ASKED[1:])["input_ids"]])
-    assert refusal.perplexity(model, tokenizer, ASKED[1:]) == pytest.approx((-whole.mean()).exp().item(), rel=1e-5)
+    assert prose.perplexity(model, tokenizer, ASKED[1:]) == pytest.approx((-whole.mean()).exp().item(), rel=1e-5)
     with pytest.raises(ValueError, match="at least two tokens"):
-        refusal.perplexity(model, tokenizer, [])
+        prose.perplexity(model, tokenizer, [])
 
 
 SMALL = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, vocab_size=84, eos_token_id=1)
@@ -236,7 +237,7 @@ def test_models_with_more_than_an_output_layer_are_refused(kind):
     for read in (
         lambda: facts.log_probs(model, row),
         lambda: objectives.kl(model, objectives.Reference(model), row),
-        lambda: refusal.perplexity(model, stories.tokenizer(), ASKED[1:]),
+        lambda: prose.perplexity(model, word_problems.tokenizer(), ASKED[1:]),
     ):
         with pytest.raises(ValueError, match="more after its last block"):
             read()
@@ -247,14 +248,20 @@ def test_models_with_more_than_an_output_layer_are_refused(kind):
     [
         transformers.RwkvConfig(vocab_size=84, hidden_size=64, num_hidden_layers=2, eos_token_id=1),
         transformers.BartConfig(
-            vocab_size=84, d_model=64, decoder_layers=2, decoder_ffn_dim=64, decoder_attention_heads=4, pad_token_id=0,
-            eos_token_id=1, is_decoder=True,
+            vocab_size=84,
+            d_model=64,
+            decoder_layers=2,
+            decoder_ffn_dim=64,
+            decoder_attention_heads=4,
+            pad_token_id=0,
+            eos_token_id=1,
+            is_decoder=True,
         ),
     ],
     ids=["RWKV", "BART"],
-)  # fmt: skip
+)
 def test_models_that_read_padding_take_one_row_at_a_time(config):
-    model, tokenizer = random_model(config), stories.tokenizer()
+    model, tokenizer = random_model(config), word_problems.tokenizer()
     for ask in (policy.logps, lambda *given: policy.generate(*given[:3])):
         with pytest.raises(ValueError, match="batch=1"):
             ask(model, tokenizer, ASKED, [[5, 6]] * 3)

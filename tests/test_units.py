@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 
 from compendium import files, units
-from compendium.tabular import rates, study, suite
+from compendium.tabular import suite
 from compendium.tabular.__main__ import main as tabular
+from compendium.tabular.studies import comparison, learning_rates
 from compendium.unlearning import __main__ as command
-from compendium.unlearning import runs
+from compendium.unlearning.studies import unlearned
 
 FLOATS = [0.1, 1 / 3, 1e-300, np.nextafter(1, 2)]
 
@@ -45,12 +46,12 @@ def test_a_unit_that_fails_loses_no_other(tmp_path, processes, fail):
     seen.mkdir()
     wrong = pytest.raises((ValueError, units.Lost), match=r"nothing to learn|a worker was killed.* lower processes")
     with wrong, units.beside(tmp_path / "out", "settings") as store:
-        runs.everywhere(Fragile(fail), jobs, processes=processes, store=store)
+        unlearned.everywhere(Fragile(fail), jobs, processes=processes, store=store)
     kept = [pickle.loads(path.read_bytes())["i"] for path in (tmp_path / ".out.units").glob("*.pickle")]
     assert kept
     assert 2 not in kept
     with units.beside(tmp_path / "out", "settings") as store:
-        found = runs.everywhere(Fragile(None), jobs, processes=1, store=store)
+        found = unlearned.everywhere(Fragile(None), jobs, processes=1, store=store)
     assert all(calls(seen)[str(i)] == 1 for i in kept), "a finished unit was made again"
     assert [unit["i"] for unit in found] == [0, 1, 2, 3]
     assert all(unit["table"].equals(found[0]["table"]) and unit["table"].value.tolist() == FLOATS for unit in found)
@@ -90,18 +91,25 @@ def test_results_take_no_foreign_folders_place(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path)
     for out in (tmp_path, tmp_path / "link", tmp_path / "thesis.txt"):
         with pytest.raises(files.FolderError):
-            study.run(study.jobs(seeds=[0], sets=["wine"], fair=[], methods=["constant"], fair_methods=[]), out=out)
+            comparison.run(
+                comparison.jobs(seeds=[0], sets=["wine"], fair=[], methods=["constant"], fair_methods=[]), out=out
+            )
     with pytest.raises(files.FolderError, match="is a folder"):
-        rates.search(tmp_path, sets=["tae"], seeds=[0], rates={}, rows=10, asked=10, members=1)
+        learning_rates.search(tmp_path, sets=["tae"], seeds=[0], rates={}, rows=10, asked=10, members=1)
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
 def test_a_study_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
-    jobs = study.jobs(
-        seeds=[0, 1], sets=["wine"], fair=["simulated"], methods=["constant", "logistic"], fair_methods=["constant"],
-        rows=60, asked=40,
-    )  # fmt: skip
-    study.run(jobs, processes=1, out=tmp_path / "whole", progress=False)
+    jobs = comparison.jobs(
+        seeds=[0, 1],
+        sets=["wine"],
+        fair=["simulated"],
+        methods=["constant", "logistic"],
+        fair_methods=["constant"],
+        rows=60,
+        asked=40,
+    )
+    comparison.run(jobs, processes=1, out=tmp_path / "whole", progress=False)
     split, seen = suite.split, []
 
     def interrupted(*arguments, **options):
@@ -112,9 +120,9 @@ def test_a_study_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
 
     monkeypatch.setattr(suite, "split", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        study.run(jobs, processes=1, out=tmp_path / "cut", progress=False)
+        comparison.run(jobs, processes=1, out=tmp_path / "cut", progress=False)
     assert not (tmp_path / "cut").exists()
-    study.run(jobs, processes=1, out=tmp_path / "cut", progress=False)
+    comparison.run(jobs, processes=1, out=tmp_path / "cut", progress=False)
     assert len(seen) == 3 + 2, "a finished split was made again"
     for path in (tmp_path / "whole").glob("*.csv"):
         assert path.read_bytes() == (tmp_path / "cut" / path.name).read_bytes()
@@ -131,11 +139,11 @@ def test_a_search_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
             raise MemoryError
         return pd.DataFrame([{"set": name, "seed": seed, "log-loss": 1 / 3}])
 
-    monkeypatch.setattr(rates, "one", one)
+    monkeypatch.setattr(learning_rates, "one", one)
     with pytest.raises(MemoryError):
-        rates.search(tmp_path / "cut.csv", **given)
-    rates.search(tmp_path / "cut.csv", **given)
-    rates.search(tmp_path / "whole.csv", **given)
+        learning_rates.search(tmp_path / "cut.csv", **given)
+    learning_rates.search(tmp_path / "cut.csv", **given)
+    learning_rates.search(tmp_path / "whole.csv", **given)
     assert seen[:5] == [("a", 0), ("a", 1), ("b", 0), ("b", 1), ("b", 1)]
     assert (tmp_path / "cut.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert not list(tmp_path.glob(".*"))
@@ -155,7 +163,7 @@ def studied(method, subject, settings, **options):
 
 def test_methods_that_are_done_outlive_one_that_fails(tmp_path, monkeypatch):
     rate, seen = {"GA": 1e-3, "NPO": 1e-3, "RMU": 1e-3}, []
-    monkeypatch.setattr(runs, "subject", lambda *_: None)
+    monkeypatch.setattr(unlearned, "subject", lambda *_: None)
 
     def fragile(method, *arguments, **options):
         seen.append(method)
@@ -163,18 +171,18 @@ def test_methods_that_are_done_outlive_one_that_fails(tmp_path, monkeypatch):
             raise RuntimeError("out of memory")
         return studied(method, *arguments, **options)
 
-    monkeypatch.setattr(runs.study, "study", fragile)
+    monkeypatch.setattr(unlearned.evaluation, "study", fragile)
     with pytest.raises(RuntimeError, match="out of memory"):
-        runs.run("d", 0, rates=rate, out=tmp_path / "cut", **RUN)
+        unlearned.run("d", 0, rates=rate, out=tmp_path / "cut", **RUN)
     assert not (tmp_path / "cut").exists()
-    runs.run("d", 0, rates=rate, out=tmp_path / "cut", **RUN)
+    unlearned.run("d", 0, rates=rate, out=tmp_path / "cut", **RUN)
     assert seen == ["none", "GA", "NPO", "RMU", "RMU"]
-    runs.run("d", 0, rates=rate, out=tmp_path / "whole", **RUN)
-    for name in runs.TABLES:
+    unlearned.run("d", 0, rates=rate, out=tmp_path / "whole", **RUN)
+    for name in unlearned.TABLES:
         assert (tmp_path / "cut" / f"{name}.csv").read_bytes() == (tmp_path / "whole" / f"{name}.csv").read_bytes()
     (tmp_path / "cut" / "notes.txt").write_text("mine")
     with pytest.raises(files.FolderError, match=r"notes\.txt"):
-        runs.run("d", 0, rates=rate, out=tmp_path / "cut", **RUN)
+        unlearned.run("d", 0, rates=rate, out=tmp_path / "cut", **RUN)
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,14 @@ notebook beside its folder of figures; `matrix`; `params` of a command. A notebo
 executed copy, so that a fresh clone takes its committed figures for what dvc.lock says they are; the others run.
 """
 
-import ast
 import io
 import sys
 from pathlib import Path
 
 import nbformat
 from ruamel.yaml import YAML
+
+from compendium.dependencies import closure, imported, module
 
 ROOT = Path(__file__).parents[1]
 TABLE, WRITTEN = ROOT / "pipeline.yaml", ROOT / "dvc.yaml"
@@ -27,29 +28,9 @@ HEAD = (
 )
 
 
-def imported(source: str) -> set[Path]:
-    """Files of the library that this source imports, at any depth of nesting."""
-    names = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-    return {path for path in map(module, names) if path.exists()}
-
-
-def module(name: str) -> Path:
-    """Where a module lies; a path that does not exist for anything that is none of ours."""
-    return ROOT / "lib" / f"{name.replace('.', '/')}.py" if name.startswith("compendium") else ROOT / "none"
-
-
-def closure(start: set[Path]) -> list[str]:
-    """These modules and all that they import, as paths from the root. `paths` holds folder names only: left out."""
-    todo, found = set(start), set()
-    while todo:
-        found.add(path := todo.pop())
-        todo |= imported(path.read_text(encoding="utf-8")) - found
-    return sorted(path.relative_to(ROOT).as_posix() for path in found if path.stem != "paths")
+def files(start) -> list[str]:
+    """These modules' files and all that they import, as paths from the root."""
+    return [path.relative_to(ROOT).as_posix() for path in closure(start)]
 
 
 def stage(spec: dict) -> dict:
@@ -73,13 +54,13 @@ def stage(spec: dict) -> dict:
     kept = {"cache": False, "persist": True}  # committed, and left in place when a run fails
     made = {"desc": spec["desc"]} | ({"matrix": spec["matrix"]} if "matrix" in spec else {})
     if "notebook" not in spec:
-        code = closure({module(name) for name in spec["entry"]})
+        code = files({module(name) for name in spec["entry"]})
         params = {"params": [{path: None} for path in spec["params"]]} if "params" in spec else {}
         outs = [out if isinstance(out, dict) else {out: kept} for out in spec["outs"]]
         return made | {"cmd": spec["command"], "deps": [*code, *spec.get("data", ()), *pins], **params, "outs": outs}
     name, notebook = spec["notebook"], f"notebooks/{spec['notebook']}.ipynb"
     cells = nbformat.read(ROOT / notebook, as_version=4).cells
-    code = closure(imported("\n".join(cell.source for cell in cells if cell.cell_type == "code")))
+    code = files(imported("\n".join(cell.source for cell in cells if cell.cell_type == "code")))
     values = f"notebooks/{name}.yaml"
     return made | {
         "cmd": f"python -m compendium.run {notebook} {values}",

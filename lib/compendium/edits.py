@@ -45,9 +45,14 @@ def everywhere(model) -> dict[str, Tensor]:
 
 
 def train(
-    model, loss_of: Loss, masks: dict[str, Tensor], *, steps: int, learning_rate: float,
+    model,
+    loss_of: Loss,
+    masks: dict[str, Tensor],
+    *,
+    steps: int,
+    learning_rate: float,
     project: Callable[[str, Tensor], Tensor] | None = None,
-) -> Delta:  # fmt: skip
+) -> Delta:
     """Minimise `loss_of(step)` by AdamW over the masked entries; the model itself comes back unchanged.
 
     Only entries inside a mask are parameters of the optimiser: it holds the masked values as one vector per weight.

@@ -85,8 +85,11 @@ def numbers(values, name: str) -> np.ndarray:
     """
     array = vector(values, name)
     if array.dtype.kind not in "biufO":
-        raise ValueError(f"{name} must be numbers, got {_item(array[0])!r}: convert them first" if len(array) else
-                         f"{name} must be numbers, got type {array.dtype}: convert them first")  # fmt: skip
+        raise ValueError(
+            f"{name} must be numbers, got {_item(array[0])!r}: convert them first"
+            if len(array)
+            else f"{name} must be numbers, got type {array.dtype}: convert them first"
+        )
     if array.dtype.kind != "O":
         return np.asarray(array, float)
     missing = pd.isna(array)
@@ -139,10 +142,7 @@ def binary(values, name: str) -> np.ndarray:
         return array.astype(bool)
     found = [_item(v) for v in found]
     example = max(found, key=lambda v: (isinstance(v, (int, float)), str(v)))
-    remedy = (
-        f"{name} == {example!r}" if not isinstance(example, float) or example.is_integer()
-        else f"{name} >= 0.5"
-    )  # fmt: skip
+    remedy = f"{name} == {example!r}" if not isinstance(example, float) or example.is_integer() else f"{name} >= 0.5"
     shown = ", ".join(map(repr, found[:4]))
     raise ValueError(f"{name} must be True/False or 0/1, got {shown}: say what counts as true, such as {remedy}")
 

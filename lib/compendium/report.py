@@ -116,9 +116,17 @@ class Report:
             raise ValueError(f"claim id {id!r}: lower-case letters, digits and hyphens only")
         low, high = ci
         self.claims[id] = rounded(
-            dict(id=id, statement=statement, paper=paper, measured=measured, low=low, high=high, seeds=seeds,
-                 verdict=verdict)
-        )  # fmt: skip
+            dict(
+                id=id,
+                statement=statement,
+                paper=paper,
+                measured=measured,
+                low=low,
+                high=high,
+                seeds=seeds,
+                verdict=verdict,
+            )
+        )
         if self.out is not None:
             write(self.out / "claims.json", json.dumps(list(self.claims.values()), indent=1, ensure_ascii=False) + "\n")
         return self.claims[id]

@@ -194,9 +194,15 @@ def execute(path: Path, values: dict, copy: Path):
 
     try:
         ran = papermill.execute_notebook(
-            str(path), str(copy), parameters=values, kernel_name=KERNEL, language="python", cwd=str(path.parent),
-            progress_bar={"disable": None}, stderr_file=None,
-        )  # fmt: skip
+            str(path),
+            str(copy),
+            parameters=values,
+            kernel_name=KERNEL,
+            language="python",
+            cwd=str(path.parent),
+            progress_bar={"disable": None},
+            stderr_file=None,
+        )
     except papermill.PapermillExecutionError as error:
         ran = read_notebook(copy)
         index = next(i for i, c in enumerate(ran.cells) if any(o.output_type == "error" for o in c.get("outputs", [])))

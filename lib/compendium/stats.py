@@ -29,9 +29,14 @@ def bootstrap_interval(values, *, seed: int = 0, level: float = 0.95, resamples:
     if len(values) < 2 or np.ptp(values) == 0:
         return (float(values.mean()), float(values.mean()))
     result = sps.bootstrap(
-        (values,), np.mean, n_resamples=resamples, confidence_level=level, method="percentile",
-        rng=np.random.default_rng(seed), vectorized=True,
-    )  # fmt: skip
+        (values,),
+        np.mean,
+        n_resamples=resamples,
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+        vectorized=True,
+    )
     return tuple(map(float, result.confidence_interval))
 
 

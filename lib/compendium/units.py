@@ -70,9 +70,14 @@ def _file(out) -> Path:
 
 
 def spread(
-    function: Callable, jobs: list[dict], *, processes: int, what: str = "runs", progress: bool = True,
+    function: Callable,
+    jobs: list[dict],
+    *,
+    processes: int,
+    what: str = "runs",
+    progress: bool = True,
     store: Path | None = None,
-) -> list:  # fmt: skip
+) -> list:
     """`once(store, function, **job)` for every job, in order, over joblib's processes. Raises what a job raises, and
     Lost when a worker is killed."""
     if processes < 1:

@@ -103,9 +103,14 @@ def top_heads(graph: Graph, scores: Tensor, n: int) -> Tensor:
 
 @torch.no_grad()
 def evaluate(
-    decoder: Decoder, pairs: Pairs, mask: Tensor, metric=logit_difference, *, ablation: str = "corrupt",
+    decoder: Decoder,
+    pairs: Pairs,
+    mask: Tensor,
+    metric=logit_difference,
+    *,
+    ablation: str = "corrupt",
     mean: Tensor | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """The metric of every pair with only the circuit's edges live: (n,).
 
     ablation: what other edges carry: "corrupt" (the corrupt prompt's value), "zero", or "mean" (`mean`, from
@@ -202,8 +207,8 @@ def faithfulness(value: Tensor, clean: Tensor, corrupt: Tensor) -> float:
 
 
 def curve(
-    decoder: Decoder, pairs: Pairs, scores: Tensor, metric=logit_difference, *, shares=SHARES, select=top_edges,
-) -> list[dict]:  # fmt: skip
+    decoder: Decoder, pairs: Pairs, scores: Tensor, metric=logit_difference, *, shares=SHARES, select=top_edges
+) -> list[dict]:
     """Faithfulness of the circuits that keep growing shares of all edges: one dict per share."""
     graph = decoder.graph
     clean, corrupt = ends(decoder, pairs, metric)

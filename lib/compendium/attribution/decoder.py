@@ -157,9 +157,14 @@ class Decoder:
         return matrix if kind == "q" else matrix.repeat_interleave(self.groups, 0)
 
     def forward(
-        self, stream: Tensor, *, past: list | None = None, reads: list | None = None, writes: Tensor | None = None,
+        self,
+        stream: Tensor,
+        *,
+        past: list | None = None,
+        reads: list | None = None,
+        writes: Tensor | None = None,
         start: int = 0,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         """The final residual stream (n, t, d) from the embedding, or from the input of layer `start`.
 
         past: keys and values of tokens before these, from `prefix`. reads: a list to which each layer's `Reads` are

@@ -17,7 +17,8 @@ import pandas as pd
 
 from compendium import files, finite, formats, models, report, settings
 from compendium.paths import relative
-from compendium.policy_opt import config, data, mirror, policy, runs, study
+from compendium.policy_opt import config, launching, mirror, plans, policy, runs, training_data
+from compendium.policy_opt.studies import map
 
 
 def train(given) -> None:
@@ -28,7 +29,7 @@ def train(given) -> None:
     if given.here:
         runs.run(of, given.out)
     else:
-        runs.launch([(of, given.out)])
+        launching.launch([(of, given.out)])
     found = pd.read_csv(given.out / "evaluation.csv")
     if len(found):
         print(found.round(3).to_string(index=False))
@@ -39,16 +40,16 @@ LOG = "reward", "flat", "length", "entropy", "divergence", "weight_calculation",
 
 
 def grid(given) -> None:
-    plan = study.plan(given.plan, ["base", "seeds", "conditions"])
+    plan = plans.plan(given.plan, ["base", "seeds", "conditions"])
     base = config.make(plan["base"])
-    maps = {of.mirror for _, of in study.made_of(plan["conditions"], plan["seeds"], plan["base"])}
+    maps = {of.mirror for _, of in plans.made_of(plan["conditions"], plan["seeds"], plan["base"])}
     read = [given.plan, Path(base.model) / "model.safetensors", *(Path(m) for m in maps if isinstance(m, str))]
-    key, out = study.fingerprint(*(path for path in read if path.exists())), files.check(given.out, "policy_opt grid")
+    key, out = plans.fingerprint(*(path for path in read if path.exists())), files.check(given.out, "policy_opt grid")
     with files.resumed(out.with_name(f".{out.name}-{key}"), key) as kept:
-        tables = study.grid(plan["conditions"], plan["seeds"], plan["base"], processes=given.processes, folder=kept)
+        tables = plans.grid(plan["conditions"], plan["seeds"], plan["base"], processes=given.processes, folder=kept)
         with files.replaced(out, command="policy_opt grid") as scratch:
             writer = report.Report(scratch)
-            writer.table(study.start(plan["base"]), "start")
+            writer.table(plans.start(plan["base"]), "start")
             writer.table(tables.finals, "finals")
             writer.table(tables.looks, "looks")
             columns = ["condition", "seed", "step", *(name for name in LOG if name in tables.log)]
@@ -57,14 +58,14 @@ def grid(given) -> None:
 
 
 def evolve(given) -> None:
-    plan = study.plan(given.plan, ["base", "map_seed", "iterations", "population", "sigma", "rate"])
+    plan = plans.plan(given.plan, ["base", "map_seed", "iterations", "population", "sigma", "rate"])
     started = time.perf_counter()
     options = {name: plan[name] for name in ("iterations", "population", "sigma", "rate")}
     begun, base = mirror.initial(plan["map_seed"]), config.make(plan["base"] | {"divergence": "mirror"})
     read = [path for path in (given.plan, Path(base.model) / "model.safetensors") if path.exists()]
     out = files.check(given.out, "policy_opt evolve")
-    with files.resumed(out.with_name(f".{out.name}.runs"), study.fingerprint(*read)) as kept:
-        found = study.evolve(plan["base"], begun, processes=given.processes, folder=kept, **options)
+    with files.resumed(out.with_name(f".{out.name}.runs"), plans.fingerprint(*read)) as kept:
+        found = map.evolve(plan["base"], begun, processes=given.processes, folder=kept, **options)
         with files.replaced(out, command="policy_opt evolve") as scratch:
             report.Report(scratch).table(pd.DataFrame(found.history), "evolution")
             mirror.save(found.theta, scratch / "learned.txt")
@@ -79,14 +80,25 @@ def evaluate(given) -> None:
     splits = given.splits or (["validation", "operands", "templates"] if given.task == "stories" else ["test"])
     of = config.make(
         dict(
-            model=given.model, revision=given.revision, dtype=given.dtype, device=given.device, task=given.task,
-            rewards={"marker": 1.0}, source=given.source, source_revision=given.source_revision, split=splits[0],
-            chat=given.chat, instruction=given.instruction, length=given.length, evaluate=splits,
-            evaluated=given.problems, formats=given.formats,
+            model=given.model,
+            revision=given.revision,
+            dtype=given.dtype,
+            device=given.device,
+            task=given.task,
+            rewards={"marker": 1.0},
+            source=given.source,
+            source_revision=given.source_revision,
+            split=splits[0],
+            chat=given.chat,
+            instruction=given.instruction,
+            length=given.length,
+            evaluate=splits,
+            evaluated=given.problems,
+            formats=given.formats,
         )
-    )  # fmt: skip
+    )
     models.set_threads(given.threads)
-    asked = data.held_out(of)
+    asked = training_data.held_out(of)
     model, tokenizer = policy.load(of.model, revision=of.revision, dtype=of.dtype, device=of.device)
     print(pd.DataFrame(runs.greedy(of, model, tokenizer, asked)).round(3).to_string(index=False))
 

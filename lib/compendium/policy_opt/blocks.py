@@ -13,8 +13,9 @@ FENCE = re.compile(r"^(?P<lead>(?:[ \t>]|(?:[-*+]|\d{1,9}[.)])[ \t])*)(?P<fence>
 PYTHON = re.compile(r"\s*\{?\s*\.?(?:i?py(?!tb|pi)\w*|sage|tool_code)[\d.]*", re.IGNORECASE)
 NOT_PROGRAMS = re.compile(
     r"\s*\{?\s*\.?(text|txt|plain\w*|out\w*|console|bash|sh|shell\w*|zsh|cmd|json|ya?ml|toml|html|pytb|diff|sql|markdown|md"
-    r"|result\w*|error|traceback|csv|log|none)\b", re.IGNORECASE,
-)  # fmt: skip
+    r"|result\w*|error|traceback|csv|log|none)\b",
+    re.IGNORECASE,
+)
 MARKERS = [
     re.compile(rf"{opening}[ \t]*\n?(?P<code>.*?)(?:{closing}|\Z)", re.DOTALL | re.MULTILINE | re.IGNORECASE)
     for opening, closing in (

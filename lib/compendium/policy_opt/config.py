@@ -20,7 +20,7 @@ from pathlib import Path
 
 from compendium import formats, run
 from compendium.paths import ROOT
-from compendium.policy_opt import credit, divergences, losses, tasks
+from compendium.policy_opt import credit, divergences, losses, word_problems
 
 METHODS = ("sft", "dpo", "reward", *losses.LOSSES)
 BACKENDS = "trl", "unsloth"
@@ -123,15 +123,19 @@ def make(given: dict) -> Config:
         raise ConfigError(str(error)) from None
     config = Config(**given)
     for name, known in {
-        "method": METHODS, "backend": BACKENDS, "task": TASKS, "schedule": SCHEDULES, "credit": credit.MODES,
+        "method": METHODS,
+        "backend": BACKENDS,
+        "task": TASKS,
+        "schedule": SCHEDULES,
+        "credit": credit.MODES,
         "divergence": [*divergences.DIVERGENCES, "mirror"],
-    }.items():  # fmt: skip
+    }.items():
         _choose(name, getattr(config, name), known)
     for name in config.formats:
         _choose("formats", name, formats.FORMATS)
     if config.task in ("stories", "pairs"):
         for split in [config.split, *config.evaluate]:
-            _choose("split" if split == config.split else "evaluate", split, tasks.SPLITS)
+            _choose("split" if split == config.split else "evaluate", split, word_problems.SPLITS)
     for name, value in asdict(config).items():
         if type(value) in (int, float) and value < 0:
             raise ConfigError(f"{name} is {value:g}: it cannot be negative")
@@ -143,8 +147,19 @@ def make(given: dict) -> Config:
             raise ConfigError(f"{name} is {value!r} ({type(value).__name__}): give a text, in quotes, or leave it out")
     if not config.learning_rate:
         raise ConfigError("learning_rate is 0: nothing would be learned, give a positive number")
-    for name in ("steps", "batch", "micro_batches", "group", "updates", "length", "problems", "samples", "threads",
-                 "looked_at", "evaluated"):  # fmt: skip
+    for name in (
+        "steps",
+        "batch",
+        "micro_batches",
+        "group",
+        "updates",
+        "length",
+        "problems",
+        "samples",
+        "threads",
+        "looked_at",
+        "evaluated",
+    ):
         if getattr(config, name) < 1:
             raise ConfigError(f"{name} is {getattr(config, name)}: it must be at least 1")
     if config.hasty > 1:

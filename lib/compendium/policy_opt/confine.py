@@ -81,9 +81,16 @@ CALLS = {
 }  # fmt: skip
 # Calls allowed or refused by their arguments.
 CHECKED = {
-    "clone": (56, 220), "clone3": (435, 435), "kill": (62, 129), "tgkill": (234, 131), "prlimit64": (302, 261),
-    "fcntl": (72, 25), "ioctl": (16, 29), "socketpair": (53, 199), "sendto": (44, 206),
-}  # fmt: skip
+    "clone": (56, 220),
+    "clone3": (435, 435),
+    "kill": (62, 129),
+    "tgkill": (234, 131),
+    "prlimit64": (302, 261),
+    "fcntl": (72, 25),
+    "ioctl": (16, 29),
+    "socketpair": (53, 199),
+    "sendto": (44, 206),
+}
 THREAD = 0x3D0F00, 0x7D0F00  # flags with which glibc and musl start a thread, not a process
 # Duplicate, close on exec, status flags, locks, size of a pipe. Not: owner, signal, lease, notification.
 FCNTL, SETFL, ASYNC = (0, 1, 2, 3, 5, 6, 7, 1030, 1032), 4, 0x2000
@@ -104,8 +111,11 @@ class Filter(ctypes.Structure):
     """One instruction of the kernel's packet-filter language, in which seccomp rules are written."""
 
     _fields_ = [
-        ("code", ctypes.c_uint16), ("then", ctypes.c_uint8), ("otherwise", ctypes.c_uint8), ("k", ctypes.c_uint32),
-    ]  # fmt: skip
+        ("code", ctypes.c_uint16),
+        ("then", ctypes.c_uint8),
+        ("otherwise", ctypes.c_uint8),
+        ("k", ctypes.c_uint32),
+    ]
 
 
 class Program(ctypes.Structure):

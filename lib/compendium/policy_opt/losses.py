@@ -77,12 +77,22 @@ def fixed_mean(loss: Tensor, mask: Tensor, length: int) -> Tensor:
 
 
 def policy_loss(
-    logp: Tensor, old_logp: Tensor, ref_logp: Tensor | None, advantages: Tensor, mask: Tensor,
-    token_weights: Tensor | None = None, *, ratio: str = "token", low: float = 0.2, high: float = 0.2,
-    ceiling: float | None = None, aggregate: Callable[[Tensor, Tensor], Tensor] = sequence_mean,
-    divergence: Callable[[Tensor, Tensor], Tensor] | None = None, coefficient: float = 0.0,
+    logp: Tensor,
+    old_logp: Tensor,
+    ref_logp: Tensor | None,
+    advantages: Tensor,
+    mask: Tensor,
+    token_weights: Tensor | None = None,
+    *,
+    ratio: str = "token",
+    low: float = 0.2,
+    high: float = 0.2,
+    ceiling: float | None = None,
+    aggregate: Callable[[Tensor, Tensor], Tensor] = sequence_mean,
+    divergence: Callable[[Tensor, Tensor], Tensor] | None = None,
+    coefficient: float = 0.0,
     weigh_divergence: bool = False,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """The loss to minimise, a scalar.
 
     logp, old_logp, ref_logp: (rows, tokens) natural log-probability of each sampled token under the policy, the policy

@@ -105,9 +105,13 @@ def potential(theta: Tensor, y: Tensor) -> Tensor:
     cube, square, root, cube_root, log, exp = u.unbind(-2)
     shifted = log + SHIFT
     areas = (
-        cube**4 / 4, square**3 / 3, root**1.5 * (2 / 3), cube_root ** (4 / 3) * 0.75, shifted * shifted.log() - shifted,
+        cube**4 / 4,
+        square**3 / 3,
+        root**1.5 * (2 / 3),
+        cube_root ** (4 / 3) * 0.75,
+        shifted * shifted.log() - shifted,
         exp.exp(),
-    )  # fmt: skip
+    )
     slopes = b[0] ** 3, b[1] ** 2, b[2] ** 0.5, b[3] ** (1 / 3), (b[4] + SHIFT).log(), b[5].exp()
     area = torch.stack(areas, -2) / w.masked_fill(flat, 1.0)
     area = torch.where(flat, torch.stack(slopes) * y[..., None, None], area)
@@ -200,9 +204,17 @@ class Evolution:
 
 
 def evolve(
-    fitness: Callable[[Tensor, int], float], theta: Tensor, *, iterations: int = 15, population: int = 10,
-    sigma: float = 0.01, decay: float = 0.99, rate: float = 0.01, seed: int = 42, mapper=map,
-) -> Evolution:  # fmt: skip
+    fitness: Callable[[Tensor, int], float],
+    theta: Tensor,
+    *,
+    iterations: int = 15,
+    population: int = 10,
+    sigma: float = 0.01,
+    decay: float = 0.99,
+    rate: float = 0.01,
+    seed: int = 42,
+    mapper=map,
+) -> Evolution:
     """Climb `fitness` by antithetic evolution strategies, never leaving the admissible parameters.
 
     fitness(theta, seed): the higher the better, such as held-out accuracy after a short run with that seed; nan: the
@@ -243,7 +255,13 @@ def evolve(
         accepted = after > before
         theta = candidate if accepted else theta
         history.append(
-            dict(iteration=iteration, mean=found.nanmean().item(), failed=int(found.isnan().sum()), before=before,
-                 after=after, accepted=accepted)
-        )  # fmt: skip
+            dict(
+                iteration=iteration,
+                mean=found.nanmean().item(),
+                failed=int(found.isnan().sum()),
+                before=before,
+                after=after,
+                accepted=accepted,
+            )
+        )
     return Evolution(theta, history, iterations * (population + 2))

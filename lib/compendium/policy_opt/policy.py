@@ -5,9 +5,9 @@
     answers = policy.ask(model, tokenizer, problems)              # one row a problem
     policy.summary(answers)                                       # accuracy, low, high, length, finished
 
-The tiny policy is an ordinary `LlamaForCausalLM` with the 84-token vocabulary of `tasks.tokenizer`, so that TRL, PEFT
-and bitsandbytes take it as they take any other; its widths are multiples of 64, the block of NF4. `ask` reads all
-policies alike: text in, text out, answers checked by `tasks`.
+The tiny policy is an ordinary `LlamaForCausalLM` with the 84-token vocabulary of `word_problems.tokenizer`, so that
+TRL, PEFT and bitsandbytes take it as they take any other; its widths are multiples of 64, the block of NF4. `ask` reads
+all policies alike: text in, text out, answers checked by `word_problems`.
 """
 
 import math
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from compendium import models, stats, tokens
-from compendium.policy_opt import tasks
+from compendium.policy_opt import mbpp, word_problems
 
 
 def fresh(seed: int = 0, *, width: int = 128, layers: int = 3, heads: int = 4, inner: int = 576, positions: int = 128):
@@ -27,13 +27,20 @@ def fresh(seed: int = 0, *, width: int = 128, layers: int = 3, heads: int = 4, i
     random state."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = tasks.tokenizer()
+    tokenizer = word_problems.tokenizer()
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=inner, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=positions,
-        tie_word_embeddings=True, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=positions,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
-    )  # fmt: skip
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LlamaForCausalLM(config), tokenizer
@@ -67,9 +74,16 @@ def _ids(tokenizer, prompts: Sequence) -> list[list[int]]:
 
 @torch.no_grad()
 def generate(
-    model, tokenizer, prompts: Sequence, *, samples: int = 1, temperature: float = 0.0, length: int = 64, seed: int = 0,
+    model,
+    tokenizer,
+    prompts: Sequence,
+    *,
+    samples: int = 1,
+    temperature: float = 0.0,
+    length: int = 64,
+    seed: int = 0,
     batch: int = 256,
-) -> list[list[int]]:  # fmt: skip
+) -> list[list[int]]:
     """`samples` completions of each prompt, prompt after prompt: token ids, end of text included if it was reached.
 
     temperature: 0 takes the likeliest token. length: tokens at most. seed: of the sampling; torch's own random state
@@ -87,9 +101,8 @@ def generate(
     drawing = dict(do_sample=bool(temperature))
     drawing |= dict(temperature=temperature, top_k=0, top_p=1.0) if temperature else {}
     settings = GenerationConfig(
-        max_new_tokens=length, pad_token_id=pad, eos_token_id=sorted(ends), repetition_penalty=1.0,
-        **drawing,
-    )  # fmt: skip
+        max_new_tokens=length, pad_token_id=pad, eos_token_id=sorted(ends), repetition_penalty=1.0, **drawing
+    )
     training, made = model.training, []
     model.eval()
     try:
@@ -107,16 +120,25 @@ def generate(
 
 
 def right(text: str, problem) -> bool:
-    """Whether a completion solves a `tasks.Problem` or `tasks.Program` (all tests passed)."""
-    if isinstance(problem, tasks.Program):
-        return tasks.share_passed(text, problem) == 1.0
-    return tasks.correct(text, problem.answer)
+    """Whether a completion solves a `word_problems.Problem` or `mbpp.Program` (all tests passed)."""
+    if isinstance(problem, mbpp.Program):
+        return mbpp.share_passed(text, problem) == 1.0
+    return word_problems.correct(text, problem.answer)
 
 
 def ask(
-    model, tokenizer, problems: Sequence, *, samples: int = 1, temperature: float = 0.0, length: int = 64,
-    seed: int = 0, chat: bool = False, instruction: str = "", batch: int = 256,
-) -> pd.DataFrame:  # fmt: skip
+    model,
+    tokenizer,
+    problems: Sequence,
+    *,
+    samples: int = 1,
+    temperature: float = 0.0,
+    length: int = 64,
+    seed: int = 0,
+    chat: bool = False,
+    instruction: str = "",
+    batch: int = 256,
+) -> pd.DataFrame:
     """One row a problem: `correct`, share of its completions that solve it; `length`, their mean length in tokens;
     `finished`, share that ended by themselves. Other arguments as for `generate` and `prompts`."""
     asked = prompts(tokenizer, [problem.question for problem in problems], chat=chat, instruction=instruction)
@@ -157,15 +179,26 @@ def summary(answers: pd.DataFrame) -> dict:
     else:
         low, high = stats.bootstrap_interval(correct)
     means = answers[["correct", "length", "finished"]].mean()
-    return dict(accuracy=float(means.correct), low=low, high=high, length=float(means.length),
-                finished=float(means.finished), n=len(answers))  # fmt: skip
+    return dict(
+        accuracy=float(means.correct),
+        low=low,
+        high=high,
+        length=float(means.length),
+        finished=float(means.finished),
+        n=len(answers),
+    )
 
 
 @torch.no_grad()
 def logps(
-    model, tokenizer, prompts: Sequence, completions: Sequence[Sequence[int]], *, temperature: float = 1.0,
+    model,
+    tokenizer,
+    prompts: Sequence,
+    completions: Sequence[Sequence[int]],
+    *,
+    temperature: float = 1.0,
     batch: int = 64,
-) -> list[Tensor]:  # fmt: skip
+) -> list[Tensor]:
     """Natural log-probability of every token of each completion given its prompt: one tensor a completion. Rows share a
     batch, and count as if each ran alone. Raises ValueError unless there are as many prompts as completions."""
     if len(prompts) != len(completions):

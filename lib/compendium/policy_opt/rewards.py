@@ -30,7 +30,7 @@ from pathlib import Path
 import torch
 
 from compendium import tokens
-from compendium.policy_opt import credit, numbers, tasks
+from compendium.policy_opt import mbpp, numbers, regions, word_problems
 
 
 def text(completion) -> str:
@@ -40,18 +40,22 @@ def text(completion) -> str:
 
 def correct(completions, answer, **_) -> list[float]:
     """1 where the number after the marker is the answer."""
-    return [float(tasks.correct(text(c), a)) for c, a in zip(completions, answer, strict=True)]
+    return [float(word_problems.correct(text(c), a)) for c, a in zip(completions, answer, strict=True)]
 
 
 def marker(completions, **_) -> list[float]:
     """1 where a marker and a number after it say what the answer is, whatever it is."""
-    return [float(tasks.extract(text(c)) is not None) for c in completions]
+    return [float(word_problems.extract(text(c)) is not None) for c in completions]
 
 
 OPERATORS = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
-    ast.USub: operator.neg, ast.UAdd: operator.pos,
-}  # fmt: skip
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+}
 WRITTEN = {"×": "*", "·": "*", "∗": "*", "÷": "/", "∕": "/", "\\times": "*", "\\cdot": "*", "\\div": "/", "^": "**"}
 WRITTEN |= {sign: "+" if sign in "+＋" else "-" for sign in numbers.SIGNS}
 WORDS = re.compile(r"(?<=[\d)\]}%])\s+(x|X|times|multiplied by|plus|minus|divided by)\s+(?=[-−+(\[{$€£¥₹\\.\d])")
@@ -112,7 +116,7 @@ def calculations(completions, **_) -> list[float]:
     shares = []
     for completion in completions:
         written = text(completion)
-        known = [_holds(written[a:b]) for a, b in credit.calculations(written)]
+        known = [_holds(written[a:b]) for a, b in regions.calculations(written)]
         known = [holds for holds in known if holds is not None]
         shares.append(sum(known) / len(known) if known else 0.0)
     return shares
@@ -133,7 +137,7 @@ def _holds(calculation: str) -> bool | None:
 def programs(completions, tests, setup, **_) -> list[float]:
     """Share of each task's tests that the program in a completion passes."""
     found = zip(completions, tests, setup, strict=True)
-    return [tasks.share_passed(text(c), tasks.Program("", "", tuple(t), s)) for c, t, s in found]
+    return [mbpp.share_passed(text(c), mbpp.Program("", "", tuple(t), s)) for c, t, s in found]
 
 
 RULES = {"correct": correct, "calculations": calculations, "marker": marker, "programs": programs}

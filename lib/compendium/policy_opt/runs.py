@@ -17,15 +17,9 @@ where a new interpreter would take seconds; a backend with an environment of its
 
 import importlib.util
 import json
-import multiprocessing
 import os
 import shutil
-import subprocess
-import threading
 import time
-import traceback
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict
 from importlib import metadata
@@ -33,11 +27,10 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from compendium import files, finite, formats, models, report
 from compendium.paths import ROOT, relative
-from compendium.policy_opt import data, policy, rewards
+from compendium.policy_opt import policy, rewards, training_data
 from compendium.policy_opt.config import Config, differences, make
 
 # TRL's names of what is logged at every step, and ours.
@@ -49,6 +42,8 @@ LOGGED = {
     "weight/sentence": "weight_sentence", "distractors": "distractors", "mean_token_accuracy": "token_accuracy",
     "rewards/margins": "margin",
 }  # fmt: skip
+
+
 INSTALL = {
     "trl": "pip install -r requirements-rl.txt",
     "unsloth": "it needs an older trl than ours, so make an environment for it on a machine with a GPU: "
@@ -74,9 +69,6 @@ def unavailable(config: Config) -> str | None:
     if not reasons:
         return None
     return f"backend {config.backend!r} cannot run here: {', and '.join(reasons)}; {INSTALL[config.backend]}"
-
-
-# One run -----------------------------------------------------------------------------------------------------------
 
 
 def quiet() -> None:
@@ -132,8 +124,10 @@ def run(config: Config, out) -> dict:
         raise RunError(reason)
     quiet()
     models.set_threads(config.threads)
-    asked = {} if config.method == "reward" else data.held_out(config)  # what cannot be had is missed before training
-    from compendium.policy_opt import trainer as trainers  # TRL takes seconds to import
+    asked = (
+        {} if config.method == "reward" else training_data.held_out(config)
+    )  # what cannot be had is missed before training
+    from compendium.policy_opt import trainer as trainers
 
     settings = {name: shown(value) for name, value in asdict(config).items()}
     if found and found.get("trained") and intact(out, found):  # all but the evaluation was done before
@@ -145,9 +139,13 @@ def run(config: Config, out) -> dict:
     report.Report(out).table(measured, "evaluation")
     packages = {name: metadata.version(name) for name in dict.fromkeys(["trl", "datasets", config.backend])}
     found = dict(
-        settings=settings, finished=True, seconds=round(time.time() - started, 1),
-        policy=models.sha256(out / "policy" / "model.safetensors"), **report.provenance(), **packages,
-    )  # fmt: skip
+        settings=settings,
+        finished=True,
+        seconds=round(time.time() - started, 1),
+        policy=models.sha256(out / "policy" / "model.safetensors"),
+        **report.provenance(),
+        **packages,
+    )
     write(out, found)
     return found
 
@@ -206,6 +204,8 @@ def forget(out: Path) -> None:
 
 
 WRITTEN = "policy", "checkpoints", "log.csv", "looks.csv", "evaluation.csv"  # and run.json
+
+
 SUMMARY = "accuracy", "low", "high", "length", "finished", "n"
 
 
@@ -293,10 +293,10 @@ def _judge(config: Config, folder: Path) -> list[dict]:
 
     split = config.evaluate[0]
     if config.task == "pairs":
-        rows = data.read_pairs(config.source)[config.problems :][: config.evaluated]
+        rows = training_data.read_pairs(config.source)[config.problems :][: config.evaluated]
     else:
         other = config.but(split=split, problems=config.evaluated, seed=config.seed + 1)
-        rows = data.rows(other, *load(config))
+        rows = training_data.rows(other, *load(config))
     if not rows:
         return []
     judge = rewards.Learned(str(folder), device=config.device)
@@ -304,75 +304,3 @@ def _judge(config: Config, folder: Path) -> list[dict]:
     right = [float(a > b) for a, b in zip(score("chosen"), score("rejected"), strict=True)]
     low, high = stats.bootstrap_interval(right)
     return [dict(split=split, accuracy=sum(right) / len(right), low=low, high=high, n=len(right))]
-
-
-# Many runs ---------------------------------------------------------------------------------------------------------
-
-
-def launch(jobs: Sequence[tuple[Config, Path]], *, processes: int = 1) -> list[dict]:
-    """Records of runs, in order, each made in a process of its own; `processes` at a time. Raises RunError for the
-    first that fails (DivergedError where its training diverged), after those under way have ended."""
-    if processes < 1:
-        raise RunError(f"processes is {processes}: it must be at least 1")
-    with ThreadPoolExecutor(processes) as pool:
-        return list(tqdm(pool.map(lambda job: alone(*job), jobs), total=len(jobs), desc="runs", disable=None))
-
-
-def alone(config: Config, out, function=run) -> dict:
-    """`function(config, out)` in a process of its own. Raises RunError with what went wrong there."""
-    if function is run and config.python:
-        return _elsewhere(config, Path(out))
-    quiet()
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["compendium.policy_opt.trainer"])
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(function, config, out, theirs), daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        done, found = ours.recv()
-    except EOFError:
-        done, found = False, "its process was killed; the same command resumes it"
-    process.join()
-    if not done:
-        raise (DivergedError if found.startswith("Diverged: ") else RunError)(f"{relative(out)}: {found}")
-    return found
-
-
-def diverged(out) -> bool:
-    """Whether the run in a folder ended because its training diverged."""
-    return "diverged" in (record(out) or {})
-
-
-def _child(function, config: Config, out, pipe) -> None:
-    def watch():  # a run whose parent was killed would go on unseen
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-    try:
-        pipe.send((True, function(config, out)))
-    except KeyboardInterrupt:
-        pipe.send((False, "interrupted; the same command resumes it"))
-    except Exception as error:
-        if not isinstance(error, ValueError | OSError | RuntimeError | ImportError):
-            traceback.print_exc()  # a mistake in the code, whose place matters
-        pipe.send((False, f"{type(error).__name__}: {str(error).strip() or 'no message'}"))
-
-
-def _elsewhere(config: Config, out: Path) -> dict:
-    """A run in another interpreter, whose environment holds its backend."""
-    if not Path(config.python).is_file():
-        raise RunError(f"there is no interpreter {config.python}; {INSTALL[config.backend]}")
-    place(out)
-    out.mkdir(parents=True, exist_ok=True)
-    settings = out / ".settings.yaml"
-    report.write(settings, json.dumps(asdict(config) | {"python": None}))  # YAML holds JSON
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "lib")}
-    command = [config.python, "-m", "compendium.policy_opt", "train", str(settings), "--out", str(out), "--here"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
-        kind = DivergedError if diverged(out) else RunError
-        raise kind(f"{relative(out)}: {said.removeprefix('error: ')}; {INSTALL[config.backend]}")
-    return record(out)

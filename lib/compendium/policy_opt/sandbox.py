@@ -65,9 +65,17 @@ class Result:
 
 
 def run(
-    code: str, tests: Sequence[str] = (), *, setup: str = "", wall: float = 5.0, cpu: int = 5, memory: int = 512,
-    disk: int = 16, output: int = 64, strict: bool = True,
-) -> Result:  # fmt: skip
+    code: str,
+    tests: Sequence[str] = (),
+    *,
+    setup: str = "",
+    wall: float = 5.0,
+    cpu: int = 5,
+    memory: int = 512,
+    disk: int = 16,
+    output: int = 64,
+    strict: bool = True,
+) -> Result:
     """Run `setup` and `code`, then each test, an assert statement, where the program left off.
 
     wall, cpu: seconds. memory: MiB of address space, of which the interpreter takes about 20. disk: MiB in the scratch
@@ -87,16 +95,24 @@ def run(
     started = time.monotonic()
     with (
         tempfile.TemporaryDirectory(prefix="sandbox.", ignore_cleanup_errors=True) as folder,
-        tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr,
+        tempfile.TemporaryFile() as stdin,
+        tempfile.TemporaryFile() as stdout,
+        tempfile.TemporaryFile() as stderr,
         tempfile.TemporaryFile() as verdict,
-    ):  # fmt: skip
+    ):
         stdin.write(json.dumps(job | dict(verdict=verdict.fileno())).encode())
         stdin.seek(0)
         # Streams are files: a flood meets the limit on a file's size instead of filling our memory.
         process = subprocess.Popen(
-            command, cwd=folder, env={}, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True,
+            command,
+            cwd=folder,
+            env={},
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
             pass_fds=[verdict.fileno()],
-        )  # fmt: skip
+        )
         stopped = _wait(process, folder, started + wall, disk << 20)
         seconds = time.monotonic() - started
         said, complaints, found = (_read(stream) for stream in (stdout, stderr, verdict))

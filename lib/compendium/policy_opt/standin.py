@@ -20,9 +20,24 @@ from compendium.policy_opt.values import Theirs, Unsendable
 
 KINDS = {  # what `isinstance` takes stand-ins for
     f"builtins.{kind.__name__}": kind
-    for kind in (int, float, str, bytes, tuple, list, dict, set, frozenset, type, types.FunctionType, types.MethodType,
-                 types.GeneratorType, types.CoroutineType, types.ModuleType)
-}  # fmt: skip
+    for kind in (
+        int,
+        float,
+        str,
+        bytes,
+        tuple,
+        list,
+        dict,
+        set,
+        frozenset,
+        type,
+        types.FunctionType,
+        types.MethodType,
+        types.GeneratorType,
+        types.CoroutineType,
+        types.ModuleType,
+    )
+}
 
 
 class Remote(Theirs):
@@ -161,9 +176,28 @@ def _add_special_methods() -> None:
         function = getattr(operator, name)
         setattr(Remote, f"__{name}__", lambda self, other, f=function: _compared(self, f, other))
     for function in (
-        operator.neg, operator.pos, operator.invert, operator.index, reversed, abs, bool, int, float, complex, len,
-        repr, str, dir, iter, next, round, format, operator.getitem, operator.setitem, operator.delitem,
-    ):  # fmt: skip
+        operator.neg,
+        operator.pos,
+        operator.invert,
+        operator.index,
+        reversed,
+        abs,
+        bool,
+        int,
+        float,
+        complex,
+        len,
+        repr,
+        str,
+        dir,
+        iter,
+        next,
+        round,
+        format,
+        operator.getitem,
+        operator.setitem,
+        operator.delitem,
+    ):
         setattr(Remote, f"__{function.__name__}__", lambda self, *rest, f=function: _converted(self, f, *rest))
 
 

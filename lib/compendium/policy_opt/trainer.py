@@ -23,21 +23,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PrinterCallback, TrainerCallback
-from trl import (
-    DPOConfig,
-    DPOTrainer,
-    GRPOConfig,
-    GRPOTrainer,
-    RewardConfig,
-    RewardTrainer,
-    SFTConfig,
-    SFTTrainer,
-)  # fmt: skip
+from transformers import PrinterCallback
+from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
 from compendium import finite, tokens
 from compendium.policy_opt import credit as credits
-from compendium.policy_opt import data, divergences, losses, mirror, policy, rewards
+from compendium.policy_opt import divergences, losses, mirror, policy, rewards, training_data
+from compendium.policy_opt.callbacks import Guard, Look
 from compendium.policy_opt.config import Config, ConfigError
 
 
@@ -156,9 +148,13 @@ class PolicyTrainer(GRPOTrainer):
             for start in range(0, len(rows), size):
                 part = slice(start, start + size)
                 made = dict(
-                    inputs=rows[part], prompt_ids=prompt_ids[part], completion_ids=completion_ids[part],
-                    completions=completions[part], logprobs=logprobs and logprobs[part], rewards=table[part],
-                )  # fmt: skip
+                    inputs=rows[part],
+                    prompt_ids=prompt_ids[part],
+                    completion_ids=completion_ids[part],
+                    completions=completions[part],
+                    logprobs=logprobs and logprobs[part],
+                    rewards=table[part],
+                )
                 groups.append((self._totals[part], made))
             flat.extend(group for group in groups if not losses.varied(group[0]))
             return groups
@@ -179,10 +175,12 @@ class PolicyTrainer(GRPOTrainer):
         if not len(matter):
             return weights
         unpadded = {
-            name: [ids[mask.bool()].tolist() for ids, mask in zip(
-                output[f"{name}_ids"][matter], output[f"{name}_mask"][matter], strict=True)]
+            name: [
+                ids[mask.bool()].tolist()
+                for ids, mask in zip(output[f"{name}_ids"][matter], output[f"{name}_mask"][matter], strict=True)
+            ]
             for name in ("prompt", "completion")
-        }  # fmt: skip
+        }
         model = self.accelerator.unwrap_model(self.model)
         rng = np.random.default_rng([self.args.seed, self.state.global_step])
         found = credits.credit(
@@ -204,39 +202,6 @@ class PolicyTrainer(GRPOTrainer):
         drops = np.concatenate([*found.drops, []])
         if len(drops):
             self._metrics["train"]["distractors"].append(float((drops < 0).mean()))
-
-
-class Look(TrainerCallback):
-    """Asks problems every `every` steps, greedily, and puts the summary into the trainer's log history,
-    which checkpoints keep. Draws no random numbers."""
-
-    def __init__(self, every: int, problems: list, tokenizer, options: dict):
-        self.every, self.problems, self.tokenizer, self.options = every, problems, tokenizer, options
-
-    def on_step_end(self, args, state, control, model=None, **_):
-        if state.global_step % self.every == 0:
-            answers = policy.ask(model, self.tokenizer, self.problems, **self.options)
-            state.log_history.append({"step": state.global_step, **policy.summary(answers)})
-
-
-class Guard(TrainerCallback):
-    """Stops a run that diverges, before the step's checkpoint is written: transformers alone would go on with nan as
-    weights, and log a loss of 0 (PolicyTrainer's and TRL's own alike). Draws no random numbers."""
-
-    def __init__(self, learning_rate: float):
-        self.lower = f"learning_rate ({learning_rate:g}), or max_grad_norm"
-
-    def on_pre_optimizer_step(self, args, state, control, model=None, **_):
-        gradients = (p.grad for p in model.parameters() if p.grad is not None)
-        finite.check("a gradient", gradients, step=state.global_step + 1, lower=self.lower)
-
-    def on_step_end(self, args, state, control, model=None, **_):
-        finite.check("a weight", model.parameters(), step=state.global_step, lower=self.lower)
-
-    def on_log(self, args, state, control, logs=None, **_):
-        for name in ("loss", "grad_norm"):
-            if name in (logs or {}):
-                finite.check(f"the {name}".replace("_", " "), logs[name], step=state.global_step, lower=self.lower)
 
 
 def train(trainer, config: Config, checkpoint: str | None = None) -> None:
@@ -307,30 +272,46 @@ def build(config: Config, out: Path):
     model, tokenizer = load(config)
     if config.reinforced:
         tokens.check_left_padding(model)
-    rows = data.rows(config, model, tokenizer)
+    rows = training_data.rows(config, model, tokenizer)
     if config.reinforced and len(rows) < config.batch // config.group:
         raise ConfigError(
             f"{len(rows)} problems are too few for one step, which asks {config.batch // config.group} (batch "
             f"{config.batch} / group {config.group}): lower batch, or raise problems"
         )
     options = dict(
-        output_dir=str(out), max_steps=config.steps, gradient_accumulation_steps=config.micro_batches,
-        per_device_train_batch_size=config.batch // config.micro_batches, learning_rate=config.learning_rate,
-        lr_scheduler_type=config.schedule, warmup_steps=config.warmup, weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm, seed=config.seed, use_cpu=config.device == "cpu",
-        bf16=config.dtype == "bfloat16" and config.device != "cpu", gradient_checkpointing=config.device != "cpu",
-        logging_steps=1, logging_nan_inf_filter=False, report_to="none", disable_tqdm=True, dataloader_pin_memory=False,
-        save_strategy="steps" if config.save_every else "no", save_steps=config.save_every or 500, save_total_limit=1,
+        output_dir=str(out),
+        max_steps=config.steps,
+        gradient_accumulation_steps=config.micro_batches,
+        per_device_train_batch_size=config.batch // config.micro_batches,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.schedule,
+        warmup_steps=config.warmup,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        seed=config.seed,
+        use_cpu=config.device == "cpu",
+        bf16=config.dtype == "bfloat16" and config.device != "cpu",
+        gradient_checkpointing=config.device != "cpu",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        save_strategy="steps" if config.save_every else "no",
+        save_steps=config.save_every or 500,
+        save_total_limit=1,
         model_init_kwargs={"revision": config.revision} if config.revision else None,
-    )  # fmt: skip
+    )
     given = dict(processing_class=tokenizer, train_dataset=Dataset.from_list(rows))
     if config.lora_rank:
         from peft import LoraConfig
 
         given["peft_config"] = LoraConfig(
-            r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules="all-linear",
+            r=config.lora_rank,
+            lora_alpha=2 * config.lora_rank,
+            target_modules="all-linear",
             task_type="SEQ_CLS" if config.method == "reward" else "CAUSAL_LM",
-        )  # fmt: skip
+        )
     if config.method == "reward":
         made = RewardTrainer(model.config.name_or_path, RewardConfig(**options), **given)
     elif config.method == "sft":
@@ -342,7 +323,7 @@ def build(config: Config, out: Path):
     made.remove_callback(PrinterCallback)
     made.add_callback(Guard(config.learning_rate))
     if config.look_every and config.method != "reward":
-        looked = data.problems(config, config.evaluate[0], config.looked_at)
+        looked = training_data.problems(config, config.evaluate[0], config.looked_at)
         made.add_callback(Look(config.look_every, looked, tokenizer, config.asking))
     return made
 
@@ -353,15 +334,25 @@ def _reinforced(config: Config, model, options: dict, given: dict) -> PolicyTrai
         functions.append(overlong(config.length, config.overlong_buffer))
         weights.append(1.0)
     args = GRPOConfig(
-        **options, **losses_of(config), num_generations=config.group, num_iterations=config.updates,
-        temperature=config.temperature, max_completion_length=config.length, reward_weights=weights,
+        **options,
+        **losses_of(config),
+        num_generations=config.group,
+        num_iterations=config.updates,
+        temperature=config.temperature,
+        max_completion_length=config.length,
+        reward_weights=weights,
         mask_truncated_completions=config.mask_overlong,
         beta=0.0 if config.divergence == "none" else config.coefficient,
-    )  # fmt: skip
+    )
     return PolicyTrainer(
-        model, functions, args, divergence=divergence(config), credit=config.credit, rounds=config.dynamic_sampling,
+        model,
+        functions,
+        args,
+        divergence=divergence(config),
+        credit=config.credit,
+        rounds=config.dynamic_sampling,
         **given,
-    )  # fmt: skip
+    )
 
 
 def losses_of(config: Config) -> dict:

@@ -1,5 +1,6 @@
 """Tabular foundation models from the command line: `pretrain` the network (`compendium.tabular.pretrain`), search
-learning `rates` (`compendium.tabular.rates`), or `study` every method on every data set (`compendium.tabular.study`).
+learning `rates` (`compendium.tabular.studies.learning_rates`), or `study` every method on every data set
+(`compendium.tabular.studies.comparison`).
 """
 
 import argparse
@@ -9,7 +10,8 @@ from pathlib import Path
 
 from compendium import models, run, settings, units
 from compendium.paths import TABULAR, relative
-from compendium.tabular import pretrain, rates, study, suite
+from compendium.tabular import pretrain, suite
+from compendium.tabular.studies import comparison, learning_rates
 
 
 def main(argv=None) -> None:
@@ -29,15 +31,15 @@ def main(argv=None) -> None:
     try:
         found, where = run.read_yaml(given.settings), given.settings.name
         if given.command == "rates":
-            settings.check(found, rates.search, rates.one, where=where, but={"out", "name", "seed"})
-            print(rates.gains(rates.search(given.out, **found)).round(4).to_string())
+            settings.check(found, learning_rates.search, learning_rates.one, where=where, but={"out", "name", "seed"})
+            print(learning_rates.gains(learning_rates.search(given.out, **found)).round(4).to_string())
             return
         if given.command == "study":
             processes = found.pop("processes", 2)
             if not settings.fits(processes, int):
                 raise ValueError(f"{where}: processes is {processes!r}: it must be int")
-            settings.check(found, study.jobs, study.one, where=where, but={"name", "seed", "network"})
-            tables = study.run(study.jobs(**found), processes=processes, out=given.out)
+            settings.check(found, comparison.jobs, comparison.one, where=where, but={"name", "seed", "network"})
+            tables = comparison.run(comparison.jobs(**found), processes=processes, out=given.out)
             print(f"{relative(given.out)}  {len(tables['scores'])} rows of scores")
             return
         if given.steps is not None:

@@ -132,9 +132,14 @@ class CatBoost(ClassifierMixin, BaseEstimator):
         # Combining 60 columns takes 40 s on one table, and changes AUC by a ten-thousandth.
         combined = 1 if len(self.nominal_) > 30 else 4
         self.model_ = CatBoostClassifier(
-            500, random_seed=self.seed, verbose=False, thread_count=1, allow_writing_files=False,
-            cat_features=self.nominal_, max_ctr_complexity=combined,
-        )  # fmt: skip
+            500,
+            random_seed=self.seed,
+            verbose=False,
+            thread_count=1,
+            allow_writing_files=False,
+            cat_features=self.nominal_,
+            max_ctr_complexity=combined,
+        )
         self.model_.fit(self._text(X), y)
         return self
 
@@ -146,6 +151,9 @@ class CatBoost(ClassifierMixin, BaseEstimator):
 
 
 BASELINES = {
-    "constant": lambda seed: constant(), "logistic": lambda seed: logistic(), "forest": forest, "boosting": boosting,
+    "constant": lambda seed: constant(),
+    "logistic": lambda seed: logistic(),
+    "forest": forest,
+    "boosting": boosting,
     "catboost": CatBoost,
-}  # fmt: skip
+}

@@ -27,8 +27,9 @@ EXACT = 2**53  # from there on, not every integer has a float64 of its own
 _PLAIN = re.compile(r"[-+]?(\d{1,40}(\.\d*)?|\.\d+)(e[-+]?\d{1,3})?", re.IGNORECASE)
 _NUMERAL = re.compile(
     r"[(]?\s*[-+\N{MINUS SIGN}\N{EN DASH}]?\s*[$€£¥]?\s*[-+\N{MINUS SIGN}\N{EN DASH}]?(\d[\d.,'_\s]*|[.,]\d+)"
-    r"(e[-+\N{MINUS SIGN}\N{EN DASH}]?\d+)?\s*[%€$£¥]?\s*[)]?", re.IGNORECASE
-)  # fmt: skip
+    r"(e[-+\N{MINUS SIGN}\N{EN DASH}]?\d+)?\s*[%€$£¥]?\s*[)]?",
+    re.IGNORECASE,
+)
 _DATE = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([ T].*)?")
 
 
@@ -106,9 +107,11 @@ def contents(column: pd.Series) -> list[str]:
     if isinstance(dtype, pd.CategoricalDtype):
         return sorted({_kind(value) for value in column.dropna().unique()})
     for kind, of in (
-        ("booleans", types.is_bool_dtype), ("numbers", is_numeric), ("dates", types.is_datetime64_any_dtype),
+        ("booleans", types.is_bool_dtype),
+        ("numbers", is_numeric),
+        ("dates", types.is_datetime64_any_dtype),
         ("durations", types.is_timedelta64_dtype),
-    ):  # fmt: skip
+    ):
         if of(dtype):
             return [kind]
     return sorted({_kind(value) for value in column.dropna()})

@@ -221,8 +221,9 @@ class PFNClassifier(ClassifierMixin, BaseEstimator):
     than in `fit` raise ValueError.
     """
 
-    def __init__(self, network=None, *, members=8, context=1000, nominal=None, temperature=1.0, random_state=None,
-                 device="cpu"):  # fmt: skip
+    def __init__(
+        self, network=None, *, members=8, context=1000, nominal=None, temperature=1.0, random_state=None, device="cpu"
+    ):
         self.network = network
         self.members = members
         self.context = context

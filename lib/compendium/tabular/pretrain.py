@@ -113,9 +113,13 @@ class Run:
 
     def state(self) -> dict:
         return {
-            "network": self.network.state_dict(), "average": self.average.state_dict(), "step": self.step,
-            "optimisers": [o.state_dict() for o in self.optimisers], "curve": self.curve, "seconds": self.seconds,
-        }  # fmt: skip
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "step": self.step,
+            "optimisers": [o.state_dict() for o in self.optimisers],
+            "curve": self.curve,
+            "seconds": self.seconds,
+        }
 
     def load(self, state: dict) -> None:
         self.network.load_state_dict(state["network"])
@@ -151,9 +155,20 @@ class Run:
 
 
 def train(
-    out: Path, *, steps: int, seed: int, tokens: int, longest: int, rate: float, warm_up: int, shape: dict[str, int],
-    every: int, threads: int = 1, development: list[str] = (), progress=print,
-) -> Path:  # fmt: skip
+    out: Path,
+    *,
+    steps: int,
+    seed: int,
+    tokens: int,
+    longest: int,
+    rate: float,
+    warm_up: int,
+    shape: dict[str, int],
+    every: int,
+    threads: int = 1,
+    development: list[str] = (),
+    progress=print,
+) -> Path:
     """Pretrain up to `steps` steps and write out/pfn.safetensors, curve.csv and pretrain.state.pt; returns the first.
 
     Goes on from the state in `out` when there is one. tokens: rows a step, over all tables; longest: most rows of a
@@ -203,8 +218,10 @@ def train(
         scratch = state.with_suffix(".partial")
         torch.save(run.state() | {"recipe": recipe}, scratch)
         scratch.replace(state)  # last: a state is never ahead of the checkpoint
-        progress(" ".join(f"{key} {value:g}" for key, value in run.curve[-1].items())
-                 + f" ({run.seconds / 60:.1f} CPU min, {digest[:12]})")  # fmt: skip
+        progress(
+            " ".join(f"{key} {value:g}" for key, value in run.curve[-1].items())
+            + f" ({run.seconds / 60:.1f} CPU min, {digest[:12]})"
+        )
     return path
 
 

@@ -240,9 +240,13 @@ def dress(draw: _Draw, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sample(
-    rng: np.random.Generator, *, tables: int, rows: int, families: dict[str, float] | None = None,
+    rng: np.random.Generator,
+    *,
+    tables: int,
+    rows: int,
+    families: dict[str, float] | None = None,
     classes: int | None = None,
-) -> list[Table]:  # fmt: skip
+) -> list[Table]:
     """Draw classification problems. families: shares of FAMILIES to use instead; classes: fix their number.
 
     Columns (2 to 64), classes (2 to 10), mechanism and dress are drawn for each table. Raises ValueError for an

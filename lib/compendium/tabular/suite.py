@@ -247,11 +247,13 @@ def simulated(rows: int = 1500, *, penalty: float = 1.5) -> pd.DataFrame:
     odds = 2 * merit + 0.5 - penalty * (group == "b")
     return pd.DataFrame(
         {
-            "test": merit + 0.5 * rng.normal(size=rows), "grade": (2 * merit + rng.normal(size=rows)).round(),
-            "group": group, "office": rng.choice(["north", "south", "west"], rows),
+            "test": merit + 0.5 * rng.normal(size=rows),
+            "grade": (2 * merit + rng.normal(size=rows)).round(),
+            "group": group,
+            "office": rng.choice(["north", "south", "west"], rows),
             "granted": np.where(rng.random(rows) < 1 / (1 + np.exp(-odds)), "yes", "no"),
         }
-    )  # fmt: skip
+    )
 
 
 def _openml(name: str) -> Dataset:

@@ -1,5 +1,5 @@
 """Unlearning from the command line: `audit` two checkpoints (`compendium.unlearning.audit`), or what the pipeline runs
-(`known`, `runs`: `compendium.unlearning.runs`).
+(`known`, `runs`: `compendium.unlearning.studies.unlearned`).
 """
 
 import argparse
@@ -9,14 +9,15 @@ from pathlib import Path
 import pandas as pd
 
 from compendium import finite, formats, models, run, settings, units
-from compendium.unlearning import audit, runs
+from compendium.unlearning import audit
+from compendium.unlearning.studies import unlearned
 
 
 def study(path: Path, name: str, seed: int) -> None:
     """The runs that a YAML file describes, on one domain and seed. Raises ValueError before the first one begins."""
     given = run.read_yaml(path)
     table, ablations = given.pop("rates", None), given.pop("ablations", {})
-    settings.check(given, runs.run, where=path.name, but={"domain", "seed", "rates", "out"})
+    settings.check(given, unlearned.run, where=path.name, but={"domain", "seed", "rates", "out"})
     if not isinstance(table, str):
         raise ValueError(f"{path.name}: rates is {table!r}: name a CSV file with the columns method, learning_rate")
     if not settings.fits(ablations, dict[str, list[str]]):
@@ -33,7 +34,7 @@ def study(path: Path, name: str, seed: int) -> None:
             raise ValueError(f"{table} has no learning rate for {method!r}")
     rates = {method: rates.get(method, rates.get(method.split(",")[0])) for method in methods}
     domain = name.replace("-", ", ", 1)
-    runs.run(domain, seed, rates=rates, out=runs.folder(domain, seed), **given)
+    unlearned.run(domain, seed, rates=rates, out=unlearned.folder(domain, seed), **given)
 
 
 def main(argv=None) -> None:
@@ -60,7 +61,7 @@ def main(argv=None) -> None:
             if None in found["properties"].values():
                 sys.exit(audit.UNJUDGED)
         elif command == "known":
-            print(f"{len(runs.known())} facts known, in {runs.KNOWN.name}")
+            print(f"{len(unlearned.known())} facts known, in {unlearned.KNOWN.name}")
         else:
             study(given["settings"], given["domain"], given["seed"])
     except (ValueError, OSError, run.RunError, models.ModelError, finite.Diverged, units.Lost) as error:

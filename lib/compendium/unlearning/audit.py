@@ -30,7 +30,7 @@ import torch
 
 from compendium import facts, files, formats, models, report, stats
 from compendium.attribution.decoder import Decoder
-from compendium.unlearning import cad, domains, mansu, mechanism, updates
+from compendium.unlearning import cad, code_flips, forget_set, mansu, probing
 
 RETAIN = 0.03  # of accuracy: how much of what should be kept may be lost, or of what should be gone come back
 LEVEL = 0.05  # of accuracy: how far above chance still counts as forgotten
@@ -62,9 +62,17 @@ def audit(base, edited, tokenizer, table: pd.DataFrame, **options) -> dict:
 
 
 def judged(
-    base, edited, tokenizer, table: pd.DataFrame, *, stored=("nf4",), n_retain: int = 100, n_pairs: int = 20,
-    ig_steps: int = 5, seed: int = 0,
-) -> Iterator[dict]:  # fmt: skip
+    base,
+    edited,
+    tokenizer,
+    table: pd.DataFrame,
+    *,
+    stored=("nf4",),
+    n_retain: int = 100,
+    n_pairs: int = 20,
+    ig_steps: int = 5,
+    seed: int = 0,
+) -> Iterator[dict]:
     """Yield the findings, one dict that grows, each time that a property has been judged or cannot be.
 
     table: facts to forget (columns of `facts.load`). stored: formats. n_retain: facts to keep that are tried, half of
@@ -83,14 +91,17 @@ def judged(
     known = facts.known(base, tokenizer, table)
     if known.empty:
         raise ValueError("the base model knows none of these facts: there is nothing it could have forgotten")
-    keep = facts.known(base, tokenizer, domains.others(facts.load(), table, n=n_retain, seed=seed))
+    keep = facts.known(base, tokenizer, forget_set.others(facts.load(), table, n=n_retain, seed=seed))
     parts = {"forget": known} | ({} if keep.empty else {"retain": keep})
     asked = {name: facts.questions(split="heldout", table=part) for name, part in parts.items()}
     found = {
-        "properties": dict.fromkeys(PROPERTIES), "settled": dict.fromkeys(PROPERTIES), "measured": {}, "intervals": {},
+        "properties": dict.fromkeys(PROPERTIES),
+        "settled": dict.fromkeys(PROPERTIES),
+        "measured": {},
+        "intervals": {},
         "facts": {"to forget": len(known), "to keep": len(keep), "questions": sum(map(len, asked.values()))},
         "not judged": dict.fromkeys(PROPERTIES, AHEAD),
-    }  # fmt: skip
+    }
     with _noted(found, "changed inside"):  # what cannot be read is said first, not last
         inside = _Inside(base, edited, tokenizer, known, n_pairs, seed)
 
@@ -114,18 +125,22 @@ def judged(
         if keep.empty:
             raise ValueError("the base model knows none of the facts to keep that were tried: nothing to compare")
         change = after["retain"] - before["retain"]
-        _measure(found, {"retain, base": before["retain"].mean(), "retain": after["retain"].mean(),
-                         "retain change": change.mean()})  # fmt: skip
+        _measure(
+            found,
+            {"retain, base": before["retain"].mean(), "retain": after["retain"].mean(), "retain change": change.mean()},
+        )
         _interval_of(found, "retain change", change, seed)
         _rule(found, "retained", "retain change", -RETAIN, -1)
     yield found
 
     with _noted(found, "bin width"):
-        snapshot, layers = updates.snapshot(base), models.linear_layers(edited)
+        snapshot, layers = code_flips.snapshot(base), models.linear_layers(edited)
         if any(not torch.equal(layers[name].weight, weight) for name, weight in snapshot.items()):
-            moved = updates.compare(snapshot, edited, density=updates.boundary_density(snapshot), seed=seed)
-            _measure(found, {"mean bin width / mean update": moved["ratio_mean_gap"],
-                             "codes that flip in NF4": moved["flips"]})  # fmt: skip
+            moved = code_flips.compare(snapshot, edited, density=code_flips.boundary_density(snapshot), seed=seed)
+            _measure(
+                found,
+                {"mean bin width / mean update": moved["ratio_mean_gap"], "codes that flip in NF4": moved["flips"]},
+            )
     kept = []
     for fmt in stored:
         with _noted(found, f"permanent, {fmt}"):
@@ -168,7 +183,7 @@ class _Inside:
         pairs, reason = [], None
         for part in groups:
             try:
-                pairs += mechanism.contrast(tokenizer, part, seed=seed)
+                pairs += probing.contrast(tokenizer, part, seed=seed)
             except ValueError as error:  # one relation with too few facts; the others may do
                 reason = error
         if not pairs:
@@ -183,7 +198,7 @@ class _Inside:
         folds = self.folds
         sizes = torch.tensor([sum(map(len, fold)) for fold in folds])
         old, new = (
-            torch.stack([mechanism.attribute(decoder, fold, steps=ig_steps).sum(1).cpu() for fold in folds])
+            torch.stack([probing.attribute(decoder, fold, steps=ig_steps).sum(1).cpu() for fold in folds])
             for decoder in self.decoders
         )
 
@@ -196,8 +211,11 @@ class _Inside:
         left_out = [cad.divergence(mean(old, number != i), mean(new, number != i), circuit)["cosine"] for i in number]
         spread = 2 * math.sqrt((len(folds) - 1) * float(np.var(left_out)))  # jackknife over folds, two standard errors
         noise = cad.divergence(mean(old, number % 2 == 0), mean(old, number % 2 == 1), circuit)
-        _measure(found, {f"CAD {name}": value for name, value in divergence.items()}
-                 | {f"CAD {name}, noise floor": value for name, value in noise.items()})  # fmt: skip
+        _measure(
+            found,
+            {f"CAD {name}": value for name, value in divergence.items()}
+            | {f"CAD {name}, noise floor": value for name, value in noise.items()},
+        )
         found["intervals"]["CAD cosine"] = [divergence["cosine"] - spread, divergence["cosine"] + spread]
 
 
@@ -258,8 +276,15 @@ def draw(found: dict):
         places = [j + 0.38 * (i - 0.5) for j in range(len(columns))]
         ax.bar(places, [m[kind + tail] for tail in columns.values()], 0.36, label=f"facts to {kind}", color=f"C{i}")
     ax.axhline(facts.CHANCE, color="0.5", lw=1, ls="--")
-    ax.annotate("chance", (1, facts.CHANCE), xycoords=("axes fraction", "data"), xytext=(3, 0),
-                textcoords="offset points", va="center", color="0.4")  # fmt: skip
+    ax.annotate(
+        "chance",
+        (1, facts.CHANCE),
+        xycoords=("axes fraction", "data"),
+        xytext=(3, 0),
+        textcoords="offset points",
+        va="center",
+        color="0.4",
+    )
     ax.set(xticks=range(len(columns)), xticklabels=columns, ylim=(0, 1.02), ylabel="right answers")
     words = {True: "{}", False: "not {}", None: "{} not judged"}
     ax.set_title(", ".join(words[holds].format(name) for name, holds in found["properties"].items()).capitalize())

@@ -9,8 +9,8 @@ The paper's text that we could read names the pieces and not their formulas; wha
    where F is small, softly.
 3. Train there (`edits.train`), any objective.
 4. `permanent`: drop what barely moved, since its sign is noise; raise the rest past each weight's own decision
-   boundary (`floor`); then, because flooring changes what was bounded, take the updates with most to gain for what they
-   cost until the predicted rise of the retain loss, 1/2 sum F delta^2, reaches a budget.
+   boundary (`magnitude_floor`); then, because flooring changes what was bounded, take the updates with most to gain for
+   what they cost until the predicted rise of the retain loss, 1/2 sum F delta^2, reaches a budget.
 """
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from compendium import edits, facts, models
 from compendium.attribution.decoder import Decoder
-from compendium.unlearning import floor, retain
+from compendium.unlearning import fisher_information, magnitude_floor
 
 
 def circuit(decoder: Decoder, scores: Tensor, share: float) -> Tensor:
@@ -64,9 +64,13 @@ def gradient(model, rows: list[facts.Row], *, batch: int = 32) -> dict[str, Tens
 
 
 def support(
-    slope: dict[str, Tensor], fisher: dict[str, Tensor] | None, within: dict[str, Tensor], share: float, *,
+    slope: dict[str, Tensor],
+    fisher: dict[str, Tensor] | None,
+    within: dict[str, Tensor],
+    share: float,
+    *,
     damping: float = 1.0,
-) -> dict[str, Tensor]:  # fmt: skip
+) -> dict[str, Tensor]:
     """The `share` of all linear weights with the largest |slope| / sqrt(F + damping x mean F): masks by parameter name.
 
     slope, fisher: by layer name; fisher None ranks by |slope| alone. within: masks to choose inside, by parameter name.
@@ -88,9 +92,15 @@ def support(
 
 
 def permanent(
-    model, delta: edits.Delta, slope: dict[str, Tensor], fisher: dict[str, Tensor], *, budget: float | None = None,
-    reach: float = 0.5, floored: bool = True,
-) -> tuple[edits.Delta, dict[str, float]]:  # fmt: skip
+    model,
+    delta: edits.Delta,
+    slope: dict[str, Tensor],
+    fisher: dict[str, Tensor],
+    *,
+    budget: float | None = None,
+    reach: float = 0.5,
+    floored: bool = True,
+) -> tuple[edits.Delta, dict[str, float]]:
     """The update with every entry past its boundary or gone, and what became of it.
 
     reach: entries that moved less than this share of the way to their boundary are dropped. budget: the largest
@@ -105,8 +115,8 @@ def permanent(
     if floored:
         for name, change in delta.items():
             weight = parameters[name].detach()
-            far = change.abs() >= reach * floor.needed(weight, change.sign().float())
-            made[name] = floor.floored(weight, torch.where(far, change, 0.0))
+            far = change.abs() >= reach * magnitude_floor.needed(weight, change.sign().float())
+            made[name] = magnitude_floor.floored(weight, torch.where(far, change, 0.0))
     else:
         made = dict(delta)
     sizes = [sum(int((part != 0).sum()) for part in parts.values()) for parts in (delta, made)]
@@ -114,10 +124,10 @@ def permanent(
     if budget is not None:
         gain = {name: (-slope[layer[name]] * change).clamp(min=0) for name, change in made.items()}
         cost = {name: 0.5 * fisher[layer[name]] * change**2 for name, change in made.items()}
-        taken = retain.affordable(gain, cost, budget)
+        taken = fisher_information.affordable(gain, cost, budget)
         made = {name: torch.where(taken[name], change, 0.0) for name, change in made.items()}
     edited = sum(int((part != 0).sum()) for part in made.values())
-    rise = retain.predicted(fisher, {layer[name]: change for name, change in made.items()})
+    rise = fisher_information.predicted(fisher, {layer[name]: change for name, change in made.items()})
     return made, {
         "trained": sizes[0] / total,
         "dropped": (sizes[0] - sizes[1]) / total,

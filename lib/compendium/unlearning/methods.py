@@ -27,7 +27,7 @@ from torch import Tensor
 from compendium import edits, facts
 from compendium.attribution import circuits
 from compendium.attribution.decoder import Decoder
-from compendium.unlearning import domains, mansu, mechanism, objectives, retain, updates
+from compendium.unlearning import code_flips, fisher_information, forget_set, mansu, objectives, probing
 
 SIMNPO = {"gamma": 1.0, "beta": 0.5}  # at the usual 0.125 and 4.5 it does not forget here: see `03_baselines`
 METHODS = {  # objective, and its keywords where they are not the defaults
@@ -58,7 +58,7 @@ class Subject:
 
     model: torch.nn.Module
     tokenizer: object
-    domain: domains.Domain
+    domain: forget_set.Domain
     seed: int = 0
     fisher_rows: int = 96
     ig_steps: int = 5
@@ -79,11 +79,11 @@ class Subject:
     @cached_property
     def untouched(self) -> dict[str, Tensor]:
         """The weights of all linear layers, before anything is unlearned."""
-        return updates.snapshot(self.model)
+        return code_flips.snapshot(self.model)
 
     @cached_property
     def density(self) -> float:
-        return updates.boundary_density(self.untouched)
+        return code_flips.boundary_density(self.untouched)
 
     @cached_property
     def decoder(self) -> Decoder:
@@ -91,12 +91,12 @@ class Subject:
 
     @cached_property
     def pairs(self) -> list:
-        return mechanism.contrast(self.tokenizer, self.domain.forget, seed=self.seed)
+        return probing.contrast(self.tokenizer, self.domain.forget, seed=self.seed)
 
     @cached_property
     def scores(self) -> Tensor:
         """EAP-IG edge scores of the facts to forget, (sources, destinations)."""
-        return mechanism.attribute(self.decoder, self.pairs, steps=self.ig_steps)
+        return probing.attribute(self.decoder, self.pairs, steps=self.ig_steps)
 
     @cached_property
     def slope(self) -> dict[str, Tensor]:
@@ -106,11 +106,14 @@ class Subject:
     def fisher(self) -> dict[str, Tensor]:
         kept = self.rows[1]
         chosen = np.random.default_rng(self.seed).permutation(len(kept))[: self.fisher_rows]
-        return retain.diagonal(self.model, [kept[i] for i in chosen])
+        return fisher_information.diagonal(self.model, [kept[i] for i in chosen])
 
     @cached_property
     def projectors(self) -> dict[str, Tensor]:
-        return {name: retain.null_space(m) for name, m in retain.second_moments(self.model, self.rows[1]).items()}
+        return {
+            name: fisher_information.null_space(m)
+            for name, m in fisher_information.second_moments(self.model, self.rows[1]).items()
+        }
 
 
 def masks(method: str, subject: Subject, settings: dict) -> dict[str, Tensor]:
@@ -189,7 +192,7 @@ def unlearn(method: str, subject: Subject, settings: dict) -> tuple[edits.Delta,
     loss, options = objectives.OBJECTIVES[objective], options | s.get("options", {})
     forget, kept = subject.rows
     if method == "other answer":
-        forget = domains.answers(subject.tokenizer, mechanism.substituted(subject.domain.forget, subject.seed))
+        forget = forget_set.answers(subject.tokenizer, probing.substituted(subject.domain.forget, subject.seed))
     most = s["steps"] if s.get("until") is None else s["most"]
     rng = np.random.default_rng(subject.seed)
     drawn = [edits.batches(rows, s[size], most, rng) for rows, size in ((forget, "batch"), (kept, "retain_batch"))]
@@ -241,6 +244,11 @@ def _finished(method: str, subject: Subject, learned: edits.Delta, s: dict) -> t
     if not method.startswith("MANSU"):
         return learned, {}
     return mansu.permanent(
-        subject.model, learned, subject.slope, subject.fisher, budget=s["budget"], reach=s["reach"],
+        subject.model,
+        learned,
+        subject.slope,
+        subject.fisher,
+        budget=s["budget"],
+        reach=s["reach"],
         floored=method != "MANSU, no floor",
-    )  # fmt: skip
+    )

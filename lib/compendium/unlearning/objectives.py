@@ -140,9 +140,17 @@ def npo(model, reference, forget, retain, *, beta: float = 0.1, alpha: float = 1
 
 
 def simnpo(
-    model, reference, forget, retain, *, beta: float = 4.5, delta: float = 0.0, gamma: float = 0.125,
-    alpha: float = 1.0, keep: str = "nll",
-) -> Tensor:  # fmt: skip
+    model,
+    reference,
+    forget,
+    retain,
+    *,
+    beta: float = 4.5,
+    delta: float = 0.0,
+    gamma: float = 0.125,
+    alpha: float = 1.0,
+    keep: str = "nll",
+) -> Tensor:
     """NPO without a reference: the length-normalised NLL takes the ratio's place. gamma weighs the forget term."""
     total, count, kept = _terms(model, reference, forget, retain, keep)
     return -gamma * (2 / beta) * F.logsigmoid(beta * (-total / count - delta)).mean() + alpha * kept
@@ -150,7 +158,7 @@ def simnpo(
 
 def rmu(
     model, reference, forget, retain, *, layer: int = 7, scale: float = 2.0, alpha: float = 1.0, seed: int = 0
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Representation misdirection: the stream leaving block `layer - 1` goes to scale times one random unit vector on
     forget rows, and stays where the original has it on retain rows (mean squared error over all tokens).
 
@@ -177,5 +185,10 @@ def _stream(model, rows: list[Row], layer: int) -> Tensor:
 
 
 OBJECTIVES = {
-    "ascent": ascent, "graddiff": gradient_difference, "npo": npo, "simnpo": simnpo, "rmu": rmu, "learn": learn,
-}  # fmt: skip
+    "ascent": ascent,
+    "graddiff": gradient_difference,
+    "npo": npo,
+    "simnpo": simnpo,
+    "rmu": rmu,
+    "learn": learn,
+}

@@ -1,10 +1,10 @@
 """Explanations of predictions, the metrics that judge them, who judges the metrics, and what audits can see.
 
 `explain` has explainers behind one signature, `relevance` one of them derived anew, `metrics` scores for explanations,
-`truth` tables whose explanation is known, `nets` small networks to explain. `outputs` settles what a model's outputs
-mean, `tables` what a table may hold. `report(model, X)` puts a user's own model through all of it. `images` does the
-same for pictures; `reliability` and `tamper` judge the metrics, `planted` compares explanations with looking inside,
-`governance` and `auditors` ask what evidence an audit needs.
+`synthetic` tables whose explanation is known, `nets` small networks to explain. `calls` and `endings` settle what a
+model's outputs mean, `tables` what a table may hold. `report(model, X)` puts a user's own model through all of it.
+`images` does the same for pictures; `meta` judges the metrics, `planted` compares explanations with looking inside,
+`audit` asks what evidence an audit needs.
 """
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 
 import numpy as np
 
-from compendium.xai.outputs import evaluating, scores
+from compendium.xai.calls import evaluating, scores
 
 # Shares of the largest output by which sums may miss it (see `check`): of DeepLIFT, of DeepLIFT with max pooling, whose
 # rule in captum adds up roughly (missed by up to 0.13 in our tests), of integrated gradients, whose steps are finite.
@@ -25,9 +25,18 @@ _LIKE_RELU = set(
 )
 _INSTEAD = {"Tanh", "Sigmoid", "Softmax"}
 # Modules that captum's DeepLIFT has rules for, and the operation each leaves in the graph.
-_RULES = {"ReLU": "Relu", "ELU": "Elu", "LeakyReLU": "LeakyRelu", "Sigmoid": "Sigmoid", "Tanh": "Tanh",
-          "Softmax": "Softmax", "Softplus": "Softplus", "MaxPool1d": "MaxPool2DWithIndices",
-          "MaxPool2d": "MaxPool2DWithIndices", "MaxPool3d": "MaxPool3DWithIndices"}  # fmt: skip
+_RULES = {
+    "ReLU": "Relu",
+    "ELU": "Elu",
+    "LeakyReLU": "LeakyRelu",
+    "Sigmoid": "Sigmoid",
+    "Tanh": "Tanh",
+    "Softmax": "Softmax",
+    "Softplus": "Softplus",
+    "MaxPool1d": "MaxPool2DWithIndices",
+    "MaxPool2d": "MaxPool2DWithIndices",
+    "MaxPool3d": "MaxPool3DWithIndices",
+}
 
 
 def check(name: str, A: np.ndarray, at: np.ndarray, to: np.ndarray, tolerance: float, remedy: str) -> None:

@@ -1,4 +1,4 @@
-"""Layers that `outputs` puts behind a net, to make what it gives the raw scores of classes."""
+"""Layers that `endings` puts behind a net, to make what it gives the raw scores of classes."""
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ class Read(nn.Module):
     """The tensor (n, K) in an output: its `logits` if it is no tensor, and a column if it is (n,)."""
 
     def forward(self, out):
-        from compendium.xai.outputs import scores
+        from compendium.xai.calls import scores
 
         z = scores(out)
         return z[:, None] if z.ndim == 1 else z

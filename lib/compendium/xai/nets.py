@@ -17,9 +17,16 @@ from compendium.xai.tables import numbers
 
 
 def mlp(
-    x, y, *, hidden=(64, 64), seed: int = 0, epochs: int = 60, batch: int = 128, rate: float = 3e-3,
+    x,
+    y,
+    *,
+    hidden=(64, 64),
+    seed: int = 0,
+    epochs: int = 60,
+    batch: int = 128,
+    rate: float = 3e-3,
     weight_decay: float = 1e-3,
-) -> nn.Sequential:  # fmt: skip
+) -> nn.Sequential:
     """A classifier trained by AdamW with a cosine schedule: (n, d) -> logits (n, K), in eval mode, weights frozen.
 
     x: (n, d) without missing values; y: (n,) classes 0 .. K-1. Raises `finite.Diverged` when the loss or a weight is no

@@ -6,18 +6,18 @@ import numpy as np
 import pandas as pd
 
 from compendium.xai import tables
-from compendium.xai.outputs import (
+from compendium.xai.calls import (
     Function,
     evaluating,
     is_function,
     is_net,
     is_shares,
     log_odds,
-    resolved,
     scores,
     sharper,
     to_tensor,
-)  # fmt: skip
+)
+from compendium.xai.endings import resolved
 
 ROWS_AT_ONCE = 8192  # rows in one call of a model
 OUTPUTS = ("probability", "logit")

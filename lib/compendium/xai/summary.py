@@ -20,13 +20,22 @@ import numpy as np
 import pandas as pd
 
 from compendium import stats
-from compendium.xai import explain, outputs, predictions, tables
+from compendium.xai import calls, endings, explain, predictions, tables
 from compendium.xai import metrics as scoring
+from compendium.xai.explain import preparation
 
 DEFAULT = (
-    "shap", "lime", "integrated gradients", "input x gradient", "gradient", "smoothgrad", "deeplift", "occlusion",
-    "contrastive relevance", "random",
-)  # fmt: skip
+    "shap",
+    "lime",
+    "integrated gradients",
+    "input x gradient",
+    "gradient",
+    "smoothgrad",
+    "deeplift",
+    "occlusion",
+    "contrastive relevance",
+    "random",
+)
 
 
 @dataclass
@@ -73,8 +82,11 @@ class Explained:
         ax.spines[:].set_visible(False)
         fig.suptitle(
             f"Mean [95 % interval], dark: best in the metric\nRemoved features become: {self.baseline}",
-            x=0.01, ha="left", fontweight="bold", fontsize="medium",
-        )  # fmt: skip
+            x=0.01,
+            ha="left",
+            fontweight="bold",
+            fontsize="medium",
+        )
         return fig
 
     def to_markdown(self) -> str:
@@ -101,14 +113,25 @@ class Explained:
 
 
 def report(
-    model, X, *, y=None, background=None, target=None, explainers=None, metrics=None, baseline: str = "mean",
-    output: str = "probability", seed: int = 0, draws: int = 4, kind: str | None = None,
-) -> Explained:  # fmt: skip
+    model,
+    X,
+    *,
+    y=None,
+    background=None,
+    target=None,
+    explainers=None,
+    metrics=None,
+    baseline: str = "mean",
+    output: str = "probability",
+    seed: int = 0,
+    draws: int = 4,
+    kind: str | None = None,
+) -> Explained:
     """Explain the rows of X by every explainer that can, and score each by every metric.
 
     model: scikit-learn classifier or regressor, torch net, or a function of X. kind: what a net's or a function's
     outputs are: "logits", "probabilities", "log-probabilities", "value" (one column: "logit", "probability"); None:
-    inferred where that is certain (see `outputs`). y: labels as the model was fitted with, class numbers for nets and
+    inferred where that is certain (see `endings`). y: labels as the model was fitted with, class numbers for nets and
     functions, or a regressor's values: for the score only, accuracy or R2. background: rows to compare with, best the
     training rows; None: X itself. target: class to explain, one or one a row, as a class number or as the text of a
     label; None: the one predicted. explainers: names, or a dict of names and functions of the same signature; metrics:
@@ -123,9 +146,9 @@ def report(
     tables.agreed(model, X, background)
     given, target = X, tables.numbered(target, model, X) if target is not None else None
     X_ = explain.table(X)
-    background_ = explain._background(background, X_)
-    model = outputs.stated(model, kind) if kind is not None else model
-    model = outputs.resolved(model, X_, background_, y=y, strict=True)
+    background_ = explain.background_rows(background, X_)
+    model = calls.stated(model, kind) if kind is not None else model
+    model = endings.resolved(model, X_, background_, y=y, strict=True)
     predict = explain.predictor(model, output)
     predictions.same_predictions(model, given, X_)
     p = explain.predictor(model)(X_)
@@ -171,7 +194,7 @@ def _functions(explainers, model, output: str) -> dict[str, Callable]:
         return explainers
     explainers = [explainers] if isinstance(explainers, str) else list(explainers)
     for name in explainers:
-        explain._need(name, model, output)
+        preparation.need(name, model, output)
     return {name: explain.EXPLAINERS[name] for name in explainers}
 
 

@@ -28,10 +28,14 @@ def is_forest(model) -> bool:
     return isinstance(
         model,
         (
-            ensemble.RandomForestClassifier, ensemble.RandomForestRegressor, ensemble.ExtraTreesClassifier,
-            ensemble.ExtraTreesRegressor, tree.DecisionTreeClassifier, tree.DecisionTreeRegressor,
+            ensemble.RandomForestClassifier,
+            ensemble.RandomForestRegressor,
+            ensemble.ExtraTreesClassifier,
+            ensemble.ExtraTreesRegressor,
+            tree.DecisionTreeClassifier,
+            tree.DecisionTreeRegressor,
         ),
-    )  # fmt: skip
+    )
 
 
 def _is_histogram(model) -> bool:
@@ -83,10 +87,12 @@ def shapley(model, X: np.ndarray, rows: np.ndarray, *, probability: bool) -> np.
         [t.searchsorted(column).astype(float) for t, column in zip(sorted_, x.T, strict=True)], 1
     )
     made = {
-        "trees": trees, "input_dtype": np.float64, "objective": "binary_crossentropy" if probability else None,
+        "trees": trees,
+        "input_dtype": np.float64,
+        "objective": "binary_crossentropy" if probability else None,
         "tree_output": "log_odds" if probability else "raw_value",
         "base_offset": _start(model, rows) if probability else 0.0,
-    }  # fmt: skip
+    }
     explainer = shap.TreeExplainer(
         made, ranked(rows), feature_perturbation="interventional", model_output="probability" if probability else "raw"
     )
@@ -105,10 +111,14 @@ def _sklearn_trees(model) -> list[tuple]:
 
 def _parsed(tree, factor) -> dict:
     return {
-        "children_left": tree.children_left, "children_right": tree.children_right,
-        "children_default": tree.children_right, "features": tree.feature, "thresholds": tree.threshold,
-        "values": tree.value[:, 0, :] * factor, "node_sample_weight": tree.weighted_n_node_samples.astype(float),
-    }  # fmt: skip
+        "children_left": tree.children_left,
+        "children_right": tree.children_right,
+        "children_default": tree.children_right,
+        "features": tree.feature,
+        "thresholds": tree.threshold,
+        "values": tree.value[:, 0, :] * factor,
+        "node_sample_weight": tree.weighted_n_node_samples.astype(float),
+    }
 
 
 def _histogram_trees(model) -> list[dict]:
@@ -120,12 +130,15 @@ def _histogram_trees(model) -> list[dict]:
             to = lambda side: np.where(leaf, -1, nodes[side].astype(int))  # noqa: B023 - used in this turn
             found.append(
                 {
-                    "children_left": to("left"), "children_right": to("right"), "children_default": to("right"),
+                    "children_left": to("left"),
+                    "children_right": to("right"),
+                    "children_default": to("right"),
                     "features": np.where(leaf, -2, nodes["feature_idx"].astype(int)),
-                    "thresholds": nodes["num_threshold"].astype(float), "values": nodes["value"][:, None] * columns[k],
+                    "thresholds": nodes["num_threshold"].astype(float),
+                    "values": nodes["value"][:, None] * columns[k],
                     "node_sample_weight": nodes["count"].astype(float),
                 }
-            )  # fmt: skip
+            )
     return found
 
 

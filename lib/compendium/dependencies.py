@@ -1,0 +1,59 @@
+"""What a module runs: every module of this library that it imports, at any depth, read from the source alone.
+
+Stages of the pipeline go stale, and stored units are made again, when one of these files changes, and not otherwise.
+"""
+
+import ast
+import functools
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+LIBRARY = Path(__file__).parents[1]
+APART = ("paths", "__init__")  # folder names, and what a section says of itself: no result depends on them
+
+
+def module(name: str) -> Path | None:
+    """The file of a module or package of this library; None for all else."""
+    if name.split(".")[0] != "compendium":
+        return None
+    path = LIBRARY / name.replace(".", "/")
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
+def imported(source: str) -> set[Path]:
+    """Files of the library that this source imports, wherever in it the import stands."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return {path for path in map(module, names) if path}
+
+
+def closure(start: Iterable[Path]) -> list[Path]:
+    """These files and all that they import, sorted."""
+    todo, found = set(start), set()
+    while todo:
+        found.add(path := todo.pop())
+        todo |= set() if _apart(path) else imported(path.read_text(encoding="utf-8")) - found
+    return sorted(path for path in found if not _apart(path))
+
+
+def _apart(path: Path) -> bool:
+    """Whether a file is of APART; the __init__ of a package within a section defines what it offers, so it counts."""
+    return path.stem in APART and (path.stem != "__init__" or len(path.relative_to(LIBRARY).parts) <= 3)
+
+
+@functools.cache
+def code(name: str) -> str:
+    """A digest of the source of the module `name` and of all that it imports."""
+    digests = [(file.relative_to(LIBRARY).as_posix(), sha256(file)) for file in closure({module(name)})]
+    return hashlib.sha256(repr(digests).encode()).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """The digest of a file, read in pieces."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

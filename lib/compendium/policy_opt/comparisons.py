@@ -1,0 +1,53 @@
+"""What section 03 asks of its runs: paired differences, speed, what storage leaves of a gain."""
+
+import numpy as np
+import pandas as pd
+
+from compendium import stats
+from compendium.policy_opt.plans import one
+
+
+def interval(values) -> dict:
+    """Mean and Student-t interval over seeds."""
+    low, high = stats.t_interval(values)
+    return dict(mean=float(np.mean(values)), low=low, high=high, seeds=len(values))
+
+
+def difference(table: pd.DataFrame, column: str, first: str, second: str) -> dict:
+    """`first` minus `second`, condition against condition, paired by seed: mean, low, high, seeds."""
+    wide = table.pivot(index="seed", columns="condition", values=column)
+    return interval((wide[first] - wide[second]).to_numpy())
+
+
+def steps_to(looks: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """First look at which a run's accuracy reached `threshold`: condition, seed, step, reached. A run that never did
+    gets the look after its last, which is too few: differences of steps are then bounds."""
+    rows = []
+    for (condition, seed), part in looks.groupby(["condition", "seed"], sort=False):
+        above = part[part.accuracy >= threshold].step
+        never = part.step.max() + part.step.diff().max() if len(part) > 1 else 2 * part.step.max()
+        step = above.min() if len(above) else never
+        rows.append(dict(condition=condition, seed=seed, step=float(step), reached=bool(len(above))))
+    return pd.DataFrame(rows)
+
+
+def survival(finals: pd.DataFrame, begun: pd.DataFrame, weights: str = "nf4", split: str = "validation"):
+    """What storage leaves of a gain: condition, seed, and the gains in accuracy over the start, stored alike.
+
+    gain: trained minus start in float32; stored: both in the format; kept: stored / gain, nan for a gain of 0.
+    """
+    before = begun[(begun.split == split) & (begun.decoding == "greedy")].set_index("weights").accuracy
+    rows = one(finals, split=split)[["condition", "seed", "accuracy"]]
+    other = one(finals, split=split, weights=weights)[["condition", "seed", "accuracy"]]
+    both = rows.merge(other, on=["condition", "seed"], suffixes=("", "_stored"))
+    both["gain"] = both.accuracy - before["float32"]
+    both["stored"] = both.accuracy_stored - before[weights]
+    both["kept"] = (both.stored / both.gain).where(both.gain != 0)
+    return both[["condition", "seed", "gain", "stored", "kept"]]
+
+
+def share(kept: pd.DataFrame) -> dict:
+    """Of the mean gain of all conditions, the share that storage leaves: mean, low, high over seeds; and `gained`,
+    whether every seed gained at all, without which a share says nothing. kept: as `survival` returns it."""
+    means = kept.groupby("seed")[["gain", "stored"]].mean()
+    return interval((means.stored / means.gain).to_numpy()) | dict(gained=bool((means.gain > 0).all()))
