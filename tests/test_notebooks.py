@@ -10,12 +10,12 @@ import pytest
 from dvc.repo import Repo
 from packaging.specifiers import SpecifierSet
 
-from compendium import report, run
+from compendium import report, run, settings
 from compendium.paths import FIGURES, NOTEBOOKS, ROOT, relative
 
 PATHS = sorted(NOTEBOOKS.rglob("[0-9]*.ipynb"))
 NAMES = [relative(path) for path in PATHS]
-STAGES = run.read_yaml(ROOT / "dvc.yaml")["stages"]
+STAGES = settings.read(ROOT / "dvc.yaml")["stages"]
 
 
 def tracked(*patterns):
@@ -45,7 +45,7 @@ def test_parameter_files_fit_their_notebook(path):
     assert "out" in declared
     files = [path.with_suffix(".yaml"), *path.parent.glob(f"{path.stem}.*.yaml")]
     for file in files:
-        run.validate(run.read_yaml(file), declared)
+        settings.validate(settings.read(file), declared)
 
 
 @pytest.mark.parametrize("path", PATHS, ids=NAMES)

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from compendium import run
+from compendium import run, settings
 
 
 def notebook(
@@ -58,7 +58,9 @@ def test_bad_parameters_are_refused_before_a_kernel_starts(tmp_path, given, mess
 
 def test_good_parameters_pass():
     declared = {"alpha": 0.1, "seeds": [0], "flag": False, "name": "x", "anything": None, "empty": []}
-    run.validate({"alpha": 1, "seeds": [1, 2], "flag": True, "name": "y", "anything": [1], "empty": ["a"]}, declared)
+    settings.validate(
+        {"alpha": 1, "seeds": [1, 2], "flag": True, "name": "y", "anything": [1], "empty": ["a"]}, declared
+    )
 
 
 def test_the_parameters_cell_holds_literals_only(tmp_path):
@@ -69,15 +71,15 @@ def test_the_parameters_cell_holds_literals_only(tmp_path):
 def test_yaml_reads_numbers_as_dvc_does(tmp_path):
     path = tmp_path / "p.yaml"
     path.write_text("a: 1e-4\nb: [1.0e-6, 3]\nc: no\n")
-    assert run.read_yaml(path) == {"a": 1e-4, "b": [1e-6, 3], "c": "no"}
+    assert settings.read(path) == {"a": 1e-4, "b": [1e-6, 3], "c": "no"}
     path.write_text("- 1\n")
-    with pytest.raises(run.RunError, match="`name: value` lines"):
-        run.read_yaml(path)
+    with pytest.raises(settings.SettingsError, match="`name: value` lines"):
+        settings.read(path)
     path.write_text("a: [1\n")
-    with pytest.raises(run.RunError, match="not valid YAML"):
-        run.read_yaml(path)
-    with pytest.raises(run.RunError, match="no parameters file"):
-        run.read_yaml(tmp_path / "none.yaml")
+    with pytest.raises(settings.SettingsError, match="not valid YAML"):
+        settings.read(path)
+    with pytest.raises(settings.SettingsError, match="no parameters file"):
+        settings.read(tmp_path / "none.yaml")
 
 
 def test_the_command_line_refuses_a_misspelt_parameter_within_five_seconds(tmp_path):
@@ -322,11 +324,11 @@ def test_notebooks_in_other_languages_are_refused(tmp_path, metadata):
 
 def test_lists_of_several_types_and_yaml_that_says_what_is_wrong(tmp_path):
     declared = {"several": [1, "a"], "nested": [[1], ["a"]]}
-    run.validate({"several": ["b", 2, 3], "nested": [["c"], [4]]}, declared)
-    with pytest.raises(run.RunError, match="'several' is"):
-        run.validate({"several": [1.5]}, declared)
-    with pytest.raises(run.RunError, match=r'found duplicate key "a" .* \(line 2\)$'):
-        run.parse_yaml("a: 1\na: 2\n", "p.yaml")
+    settings.validate({"several": ["b", 2, 3], "nested": [["c"], [4]]}, declared)
+    with pytest.raises(settings.SettingsError, match="'several' is"):
+        settings.validate({"several": [1.5]}, declared)
+    with pytest.raises(settings.SettingsError, match=r'found duplicate key "a" .* \(line 2\)$'):
+        settings.parse("a: 1\na: 2\n", "p.yaml")
     for defaults in ("a = " + "-" * 9000 + "1", "a = 1\0"):
         with pytest.raises(run.RunError, match=r"^parameters cell"):
             execute(notebook(tmp_path, defaults=defaults), {}, tmp_path)

@@ -48,8 +48,9 @@ def _apart(path: Path) -> bool:
 
 @functools.cache
 def code(name: str) -> str:
-    """A digest of the source of the module `name` and of all that it imports."""
-    digests = [(file.relative_to(LIBRARY).as_posix(), sha256(file)) for file in closure({module(name)})]
+    """A digest of the source of the module `name` and of all that it imports; of nothing, where it is none of ours."""
+    start = module(name)
+    digests = [(file.relative_to(LIBRARY).as_posix(), sha256(file)) for file in closure({start} if start else ())]
     return hashlib.sha256(repr(digests).encode()).hexdigest()
 
 

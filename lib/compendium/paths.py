@@ -4,7 +4,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "data"  # facts, prompts and their data card
-UNLEARNED = DATA / "unlearned"  # what unlearned models answered: one folder a domain and seed
+UNLEARNING = DATA / "unlearning"  # what unlearned models answered: one folder per study
 MODELS = DATA / "models"  # fetched weights, git-ignored
 TABULAR = DATA / "tabular"  # the prior-fitted network, and what all methods reached
 NOTEBOOKS = ROOT / "notebooks"

@@ -11,7 +11,6 @@ to `executed/<section>/<notebook>.ipynb`, stripped of everything that differs be
 
 import argparse
 import ast
-import datetime
 import json
 import math
 import os
@@ -20,17 +19,13 @@ import sys
 import threading
 import time
 from contextlib import nullcontext
-from difflib import get_close_matches
 from pathlib import Path
 
 import nbformat
-from ruamel.yaml import YAML, YAMLError
 
-from compendium import files
+from compendium import files, settings
 from compendium.executed import KERNEL, beside, check_copy, check_out, normalise
 from compendium.paths import EXECUTED, FIGURES, NOTEBOOKS, ROOT, relative
-
-RESERVED = "out"  # the folder for results, set by this runner
 
 
 class RunError(Exception):
@@ -81,92 +76,12 @@ def parameters(notebook) -> dict:
     return found
 
 
-def matches(value, default) -> bool:
-    """Whether `value` may replace `default`: same kind; whole numbers pass as floats; None defaults take anything."""
-    if default is None:
-        return True
-    if isinstance(default, bool) or isinstance(value, bool):
-        return isinstance(value, bool) and isinstance(default, bool)
-    if isinstance(default, float):
-        return isinstance(value, (int, float))
-    if isinstance(default, (list, tuple)):  # YAML has no tuples
-        fits = lambda item: not default or any(matches(item, example) for example in default)
-        return isinstance(value, (list, tuple)) and all(map(fits, value))
-    return isinstance(value, type(default))
-
-
-def validate(given: dict, declared: dict) -> None:
-    """Raise RunError, with the nearest valid name or the expected type, unless `given` fits `declared`."""
-    for name, value in given.items():
-        _plain(value, name)
-        if name == RESERVED:
-            raise RunError(f"'{RESERVED}' is set by the runner: use --out")
-        if name not in declared:
-            names = [known for known in declared if known != RESERVED]
-            close = get_close_matches(name, names, 1, 0.3)
-            hint = f"did you mean '{close[0]}'?" if close else f"it has: {', '.join(names)}"
-            raise RunError(f"unknown parameter '{name}': {hint}")
-        if not matches(value, declared[name]):
-            raise RunError(
-                f"parameter '{name}' is {value!r} ({type(value).__name__}), but its default is "
-                f"{declared[name]!r} ({type(declared[name]).__name__}): give the same type"
-            )
-
-
-def _plain(value, name) -> None:
-    """Raise RunError unless a parameter is made of text, numbers, true and false, null, lists and mappings."""
-    if not isinstance(name, str):
-        raise RunError(f"a parameter's name must be text, not {name!r}: put it in quotes")
-    if isinstance(value, (list, tuple)):
-        for item in value:
-            _plain(item, name)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, (str, int, float)):
-                raise RunError(f"parameter '{name}' has the key {key!r}: put it in quotes")
-            _plain(item, name)
-    elif isinstance(value, datetime.date):
-        raise RunError(f"parameter '{name}' is the date {value}: to give it as text, put it in quotes within the value")
-    elif value is not None and not isinstance(value, (str, int, float)):
-        raise RunError(f"parameter '{name}' is of type {type(value).__name__}: give text, numbers, lists or mappings")
-
-
-def parse_yaml(text: str, where: str):
-    """What a YAML 1.2 text says, in the dialect DVC reads (so 1e-4 is a number). Raises RunError naming `where`."""
-    try:
-        found = YAML(typ="safe", pure=True).load(text)
-        json.dumps(found, default=str, skipkeys=True)  # an alias that holds itself has no end
-    except (YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        problem, place = getattr(error, "problem", None), getattr(error, "problem_mark", None)
-        line = f" (line {place.line + 1})" if problem and place else ""
-        raise RunError(f"{where} is not valid YAML: {problem or _first_line(error)}{line}") from None
-    return found
-
-
-def read_yaml(path: Path) -> dict:
-    """A flat mapping from a YAML file in UTF-8. Raises RunError."""
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise RunError(f"no parameters file {relative(path)}") from None
-    except UnicodeDecodeError as error:
-        raise RunError(f"{relative(path)} is not in UTF-8 (byte {error.start + 1}): save it in that encoding") from None
-    except OSError as error:
-        raise RunError(f"cannot read {relative(path)}: {error.strerror}") from None
-    found = parse_yaml(text, relative(path))
-    if found is None:
-        return {}
-    if not isinstance(found, dict):
-        raise RunError(f"{relative(path)} must hold `name: value` lines")
-    return found
-
-
 def position() -> str:
     """'[i/N] ' for the DVC stage this process belongs to, by its place in dvc.yaml; empty outside DVC."""
     stage = os.environ.get("DVC_STAGE", "").split("@")[0]
     if not stage:
         return ""
-    names = list(read_yaml(ROOT / "dvc.yaml").get("stages", {}))
+    names = list(settings.read(ROOT / "dvc.yaml").get("stages", {}))
     return f"[{names.index(stage) + 1}/{len(names)}] " if stage in names else ""
 
 
@@ -239,24 +154,26 @@ def _status(cell) -> str | None:
 def run(path: Path, given: dict, out: Path, executed: Path) -> None:
     """Validate, execute, normalise and put the results in place. Raises RunError; earlier results stay as they were."""
     declared = parameters(read_notebook(path))
-    validate(given, declared)
+    settings.validate(given, declared)
     from compendium import report  # slow to import, and not needed to refuse a bad parameter
 
-    keeps, made, renames = RESERVED in declared, False, {}
+    keeps, made, renames = settings.RESERVED in declared, False, {}
     failed, noted = beside(executed)
     try:
         check_copy(path, executed, files.check(out) if keeps else None)
         with files.replaced(out, **check_out(path, out)) if keeps else nullcontext() as scratch:
             executed.parent.mkdir(parents=True, exist_ok=True)
             started = time.time()
-            ran = execute(path, given | ({RESERVED: str(scratch)} if keeps else {}), failed)
+            ran = execute(path, given | ({settings.RESERVED: str(scratch)} if keeps else {}), failed)
             facts = {"seconds": round(time.time() - started, 1), **report.provenance()}
             empty = keeps and scratch.is_dir() and not any(scratch.iterdir())
             if empty and {p.name for p in Path(out).glob("*")} - {files.MANIFEST}:
-                raise RunError(f"{relative(path)} wrote nothing into `{RESERVED}`: earlier results are unchanged")
+                raise RunError(
+                    f"{relative(path)} wrote nothing into `{settings.RESERVED}`: earlier results are unchanged"
+                )
         made = keeps
-        settings = {name: value for name, value in (declared | given).items() if name != RESERVED}
-        text = json.dumps(_valid({"parameters": settings, **facts}), indent=1, default=str, allow_nan=False) + "\n"
+        values = {name: value for name, value in (declared | given).items() if name != settings.RESERVED}
+        text = json.dumps(_valid({"parameters": values, **facts}), indent=1, default=str, allow_nan=False) + "\n"
         files.write(noted, text)
         if keeps:
             parent = Path(relative(out)).parent
@@ -309,11 +226,13 @@ def main(argv=None) -> None:
         where = position()
         values = {}
         for path in given.yaml:
-            values |= read_yaml(path)
+            values |= settings.read(path)
         for key, text in given.p:
-            values[key] = parse_yaml(text, f"-p {key} {text!r}")
-        if given.out is not None and RESERVED not in parameters(read_notebook(notebook)):
-            raise RunError(f"{relative(notebook)} has no parameter '{RESERVED}', so it writes no results: omit --out")
+            values[key] = settings.parse(text, f"-p {key} {text!r}")
+        if given.out is not None and settings.RESERVED not in parameters(read_notebook(notebook)):
+            raise RunError(
+                f"{relative(notebook)} has no parameter '{settings.RESERVED}', so it writes no results: omit --out"
+            )
         print(f"{where}{name} ...", flush=True)
         run(
             notebook,
@@ -321,7 +240,7 @@ def main(argv=None) -> None:
             given.out or FIGURES / name,
             (given.executed or EXECUTED / name.with_suffix(".ipynb")).resolve(),
         )
-    except RunError as error:
+    except (RunError, settings.SettingsError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted: earlier results are unchanged; run again to resume")

@@ -6,11 +6,110 @@ Names and types are refused before any work, in one line with what would be righ
 a missing one, a value of another type than the annotation's, a number that is nan or infinite.
 """
 
+import datetime
 import inspect
+import json
 import math
 from difflib import get_close_matches
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Union, get_args, get_origin, get_type_hints
+
+from ruamel.yaml import YAML, YAMLError
+
+from compendium.paths import relative
+
+RESERVED = "out"  # a notebook's folder for results, set by its runner
+
+
+class SettingsError(ValueError):
+    """A file or value of settings that cannot be read; the message says where and what to do."""
+
+
+def parse(text: str, where: str):
+    """What a YAML 1.2 text says, as DVC reads it (so 1e-4 is a number). Raises SettingsError naming `where`."""
+    try:
+        found = YAML(typ="safe", pure=True).load(text)
+        json.dumps(found, default=str, skipkeys=True)  # an alias that holds itself has no end
+    except (YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        problem, place = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+        line = f" (line {place.line + 1})" if problem and place else ""
+        what = problem or (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise SettingsError(f"{where} is not valid YAML: {what}{line}") from None
+    return found
+
+
+def read(path: Path) -> dict:
+    """A flat mapping from a YAML file in UTF-8. Raises SettingsError."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise SettingsError(f"no parameters file {relative(path)}") from None
+    except UnicodeDecodeError as error:
+        what = f"is not in UTF-8 (byte {error.start + 1}): save it in that encoding"
+        raise SettingsError(f"{relative(path)} {what}") from None
+    except OSError as error:
+        raise SettingsError(f"cannot read {relative(path)}: {error.strerror}") from None
+    found = parse(text, relative(path))
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise SettingsError(f"{relative(path)} must hold `name: value` lines")
+    return found
+
+
+def matches(value, default) -> bool:
+    """Whether `value` may replace `default`: same kind; whole numbers pass as floats; None defaults take anything."""
+    if default is None:
+        return True
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    if isinstance(default, float):
+        return isinstance(value, (int, float))
+    if isinstance(default, (list, tuple)):  # YAML has no tuples
+        fits = lambda item: not default or any(matches(item, example) for example in default)
+        return isinstance(value, (list, tuple)) and all(map(fits, value))
+    return isinstance(value, type(default))
+
+
+def validate(given: dict, declared: dict) -> None:
+    """Raise SettingsError, with the nearest valid name or the expected type, unless `given` fits `declared`."""
+    for name, value in given.items():
+        _plain(value, name)
+        if name == RESERVED:
+            raise SettingsError(f"'{RESERVED}' is set by the runner: use --out")
+        if name not in declared:
+            names = [known for known in declared if known != RESERVED]
+            close = get_close_matches(name, names, 1, 0.3)
+            hint = f"did you mean '{close[0]}'?" if close else f"it has: {', '.join(names)}"
+            raise SettingsError(f"unknown parameter '{name}': {hint}")
+        if not matches(value, declared[name]):
+            raise SettingsError(
+                f"parameter '{name}' is {value!r} ({type(value).__name__}), but its default is "
+                f"{declared[name]!r} ({type(declared[name]).__name__}): give the same type"
+            )
+
+
+def _plain(value, name) -> None:
+    """Raise SettingsError unless a parameter is made of text, numbers, true and false, null, lists and mappings."""
+    if not isinstance(name, str):
+        raise SettingsError(f"a parameter's name must be text, not {name!r}: put it in quotes")
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            _plain(item, name)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, (str, int, float)):
+                raise SettingsError(f"parameter '{name}' has the key {key!r}: put it in quotes")
+            _plain(item, name)
+    elif isinstance(value, datetime.date):
+        raise SettingsError(
+            f"parameter '{name}' is the date {value}: to give it as text, put it in quotes within the value"
+        )
+    elif value is not None and not isinstance(value, (str, int, float)):
+        raise SettingsError(
+            f"parameter '{name}' is of type {type(value).__name__}: give text, numbers, lists or mappings"
+        )
 
 
 def fits(value, kind) -> bool:

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from compendium import formats, run
+from compendium import formats, settings
 from compendium.paths import ROOT
 from compendium.policy_opt import credit, divergences, losses, word_problems
 
@@ -118,8 +118,8 @@ def make(given: dict) -> Config:
     """A checked Config from names and values. Raises ConfigError."""
     declared = asdict(Config())
     try:
-        run.validate(given, declared)
-    except run.RunError as error:
+        settings.validate(given, declared)
+    except settings.SettingsError as error:
         raise ConfigError(str(error)) from None
     config = Config(**given)
     for name, known in {
@@ -223,12 +223,8 @@ def _located(name):
 
 
 def load(path: Path, **changes) -> Config:
-    """Settings from a YAML file, with some changed. Raises ConfigError."""
-    try:
-        given = run.read_yaml(Path(path))
-    except run.RunError as error:
-        raise ConfigError(str(error)) from None
-    return make(given | changes)
+    """Settings from a YAML file, with some changed. Raises ConfigError, and SettingsError where it cannot be read."""
+    return make(settings.read(Path(path)) | changes)
 
 
 def differences(one: Config, other: Config) -> list[str]:

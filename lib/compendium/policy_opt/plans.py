@@ -102,7 +102,7 @@ KINDS = {  # of what a plan may say
 def plan(path: Path, names: Sequence[str]) -> dict:
     """What a YAML file of several runs says, which must be these `names`, of KINDS. Raises ConfigError."""
     try:
-        found = run.read_yaml(Path(path))
+        found = settings.read(Path(path))
     except run.RunError as error:
         raise config.ConfigError(str(error)) from None
     if set(found) != set(names):

@@ -7,6 +7,8 @@ found["facts"]       # one row: what was edited, perplexity, CAD, probe, relearn
 found["relearning"]  # accuracy on untaught forgotten facts by step
 """
 
+import functools
+import json
 from collections.abc import Iterable, Sequence
 
 import pandas as pd
@@ -14,6 +16,7 @@ import torch
 
 from compendium import edits, facts, formats, models, prose
 from compendium.unlearning import cad, code_flips, forget_set, magnitude_floor, mansu, methods, probing
+from compendium.unlearning.known import KNOWN
 
 KINDS = ("forget", "near", "far")
 
@@ -36,6 +39,18 @@ def load(
     model, tokenizer = models.load(model_name, revision=revision, device=device)
     found = forget_set.domain(model, tokenizer, relation, domain, seed=seed, **limits)
     return methods.Subject(model, tokenizer, found, seed, fisher_rows, ig_steps)
+
+
+@functools.lru_cache(maxsize=1)  # one subject a process: its caches serve all methods that run there
+def _subject(domain: str, seed: int, limits: str) -> methods.Subject:
+    limits = json.loads(limits)
+    table = pd.read_csv(KNOWN, dtype=str) if limits.get("model_name", "embedded") == "embedded" else None
+    return load(*domain.split(", "), seed, known=table, **limits)
+
+
+def subject(domain: str, seed: int, limits: dict) -> methods.Subject:
+    """The subject of this process, loaded once. domain: "relation, domain"; limits: keywords of `load`."""
+    return _subject(domain, seed, json.dumps(limits, sort_keys=True))
 
 
 def ask(

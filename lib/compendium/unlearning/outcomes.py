@@ -1,22 +1,17 @@
-"""What the runs say: tables of stage 02-runs, read and brought to one row a domain, seed and method."""
+"""What the runs say: tables of stage 02-unlearned, read and brought to one row per domain, seed and method."""
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from compendium.paths import UNLEARNED, relative
+from compendium import units
+from compendium.paths import UNLEARNING
 
 
-def read(name: str, where: Path = UNLEARNED) -> pd.DataFrame:
-    """One of the three tables over all domains and seeds, with columns domain and seed. Raises FileNotFoundError."""
-    parts = []
-    for folder in sorted(where.glob("[!.]*")):
-        of = pd.read_csv(folder / "facts.csv").iloc[0]
-        parts.append(pd.read_csv(folder / f"{name}.csv").assign(domain=of.domain, seed=of.seed))
-    if not parts:
-        raise FileNotFoundError(f"no {name}.csv under {relative(where)}: run `dvc repro 02-runs`")
-    return pd.concat(parts, ignore_index=True)
+def read(name: str, where: Path = UNLEARNING / "unlearned") -> pd.DataFrame:
+    """One of the tables answers, facts and relearning, of all domains and seeds. Raises FileNotFoundError."""
+    return units.read(where, again="dvc repro 02-unlearned")[name]
 
 
 def table(answers: pd.DataFrame, edited: pd.DataFrame) -> pd.DataFrame:

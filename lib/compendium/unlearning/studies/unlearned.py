@@ -1,138 +1,90 @@
-"""Every method on one domain and seed, measured from all sides; what the notebooks of this section draw on.
+"""Stage 02-unlearned: every method on every domain and seed, measured from all sides.
 
-    python -m compendium.unlearning known                                   # once: data/known.csv
-    python -m compendium.unlearning runs notebooks/02_unlearning/runs.yaml country_capital-Europe 0
+    python -m compendium.unlearning known                                       # once: data/known.csv
+    python -m compendium.unlearning unlearned notebooks/02_unlearning/unlearned.yaml
 
-writes `data/unlearned/country_capital-Europe-0/` with answers.csv (one row a question, method and storage format),
-facts.csv (one row a method) and relearning.csv. Runs are spread over processes of one thread each, and each is stored
-as it is finished, so that the same command goes on where it was interrupted. An unlearned model itself is not kept: the
-change of a dense method takes as much room as the model, and the same settings make it again, to the bit;
-`compendium.edits.export` writes one as a checkpoint.
+Notebooks 04, 05 and 07 read its tables: answers (one row per question, method and storage format), facts (per method)
+and relearning. A unit is one method on one domain and seed. An unlearned model itself is not kept: the change of a
+dense method takes as much room as the model, and the same settings make it again, to the bit; `compendium.edits.export`
+writes one as a checkpoint.
 """
 
-import functools
 import math
-import multiprocessing
-import os
-import signal
-import threading
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
-from compendium import edits, facts, files, formats, models, report, units
-from compendium.paths import DATA, UNLEARNED
+from compendium import formats, settings, units
+from compendium.paths import DATA, UNLEARNING
 from compendium.unlearning import evaluation, methods
+from compendium.unlearning.known import KNOWN
 
-KNOWN = DATA / "known.csv"
-
-
-TABLES = ("answers", "facts", "relearning")
-
-
-def known(threads: int = 2) -> pd.DataFrame:
-    """Write data/known.csv: which facts of `data/facts.csv` the embedded model knows, by `facts.known`."""
-    models.set_threads(threads)
-    found = facts.known(*models.load())
-    report.write(KNOWN, found.to_csv(index=False, lineterminator="\n"))
-    return found
+OUT = UNLEARNING / "unlearned"
+INPUTS = (KNOWN, *(DATA / f"{name}.csv" for name in ("facts", "prompts", "prose")))
+ANSWERS = ["domain", "seed", "method", "weights", "kind", "relation", "subject", "correct", "logprob"]
 
 
-def folder(domain: str, seed: int) -> Path:
-    return UNLEARNED / f"{domain.replace(', ', '-')}-{seed}"
+def one(*, domain: str, seed: int, method: str, settings: dict, limits: dict, options: dict) -> dict[str, pd.DataFrame]:
+    """`evaluation.study` of one method; of the answers, which fact (one row per wording) and whether it was right."""
+    found = evaluation.study(method, evaluation.subject(domain, seed, limits), settings, **options)
+    answers = found["answers"].assign(domain=domain, seed=seed)
+    answers = answers.assign(correct=answers.correct.astype(int), logprob=answers.logprob.round(3))
+    return {"answers": answers[ANSWERS], "facts": found["facts"], "relearning": found["relearning"]}
 
 
-@functools.lru_cache(maxsize=1)  # one subject a process: its caches serve all methods that run there
-def subject(domain: str, seed: int, limits: tuple) -> methods.Subject:
-    """The subject of this process. limits: keywords of `evaluation.load`, as pairs."""
-    limits = dict(limits)
-    table = pd.read_csv(KNOWN, dtype=str) if limits.get("model_name", "embedded") == "embedded" else None
-    return evaluation.load(*domain.split(", "), seed, known=table, **limits)
-
-
-def studied(method: str, domain: str, seed: int, limits: dict, settings: dict, options: dict) -> dict:
-    """`evaluation.study` of one method, in this process."""
-    return evaluation.study(method, subject(domain, seed, tuple(limits.items())), settings, **options)
-
-
-def right(method: str, domain: str, seed: int, limits: dict, settings: dict) -> dict:
-    """Share of right answers by kind of question after one method, and share of parameters edited; nothing else."""
-    of = subject(domain, seed, tuple(limits.items()))
-    delta = methods.unlearn(method, of, settings)[0] if method != "none" else {}
-    with edits.applied(of.model, delta):
-        shares = evaluation.ask(of).groupby("kind", sort=False).correct.mean()
-    return {"method": method, **shares, "edited": edits.moved(of.model, delta)}
-
-
-def _leave_with_parent() -> None:
-    """Workers wait for work for ever, and hold gigabytes, if their parent is killed: watch it. And an interruption from
-    the keyboard, which reaches them too, ends them at once and without a traceback."""
-
-    def watch():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-    signal.signal(signal.SIGINT, lambda *_: os._exit(1))
-
-
-def everywhere(function, jobs: list[tuple], *, processes: int = 2, store: Path | None = None) -> list:
-    """`function(*job)` for every job, in order; processes: of one thread each, 1: in this one.
-
-    store: a folder as `units.beside` yields it, where every result is kept as soon as it exists. Raises what a job
-    raises, after those under way have ended, and `units.Lost` when a worker is killed.
-    Not through joblib: its workers are replaced when their memory grows, and with them goes what a subject has cached.
-    """
-    if processes < 1:
-        raise ValueError(f"processes is {processes}: it must be at least 1")
-    progress = functools.partial(tqdm, total=len(jobs), desc="runs", disable=None)
-    unit = functools.partial(units.once, store, function)
-    if processes == 1 or not jobs:
-        return [unit(*job) for job in progress(jobs)]
-    context = multiprocessing.get_context("spawn")
-    try:
-        with ProcessPoolExecutor(processes, mp_context=context, initializer=_leave_with_parent) as pool:
-            return list(progress(pool.map(unit, *zip(*jobs, strict=True))))
-    except BrokenProcessPool:
-        raise units.Lost(processes, store is not None) from None
-
-
-def run(
-    domain: str,
-    seed: int,
+def planned(
     *,
-    rates: dict[str, float],
+    domains: list[str],
+    seeds: list[int],
+    rates: str,
     settings: dict,
     limits: dict,
     options: dict,
     stored: dict[str, list[str]],
     inside: list[str],
-    out: Path,
-    processes: int = 2,
-) -> None:
-    """Study every method of `rates` and the untouched model; write three tables to the folder `out`, all or none.
+    ablations: dict[str, list[str]] = {},  # noqa: B006
+) -> list[dict]:
+    """The arguments of `one` for every unit: the untouched model and every method, by domain and seed.
 
-    rates: learning rate by method. settings: of `methods.unlearn`, for all. limits: of `evaluation.load`. options: of
-    `evaluation.study`. stored: storage formats by method; `others` for those not named. inside: methods to look inside
-    for every seed; seed 0 looks inside all but ablations. Studies that are finished outlive an interruption. Raises
-    ValueError as `forget_set.domain` and `methods.unlearn` do, `finite.Diverged` and `units.Lost`.
+    rates: a CSV with the columns method and learning_rate. settings: of `methods.unlearn`, for all. limits: of
+    `evaluation.load`. options: of `evaluation.study`. stored: storage formats by method; `others` for those not named.
+    inside: methods to look inside for every seed; seed 0 looks inside all but ablations. ablations: more methods by
+    "relation, domain, seed". Raises ValueError for what cannot be used.
     """
-    check(rates, stored)
-    jobs = []
-    for method, rate in ({"none": 0.0} | rates).items():
-        looks = method in inside or (seed == 0 and not method.startswith("MANSU,"))
-        given = options | {"stored": stored.get(method, stored["others"]), "look_inside": looks}
-        jobs.append((method, domain, seed, limits, settings | {"learning_rate": rate}, given))
-    inputs = [path for path in sorted(DATA.glob("*.csv")) if path.is_file()]
-    with units.beside(out, [domain, seed, limits], *inputs, command="unlearning runs") as store:
-        done = everywhere(studied, jobs, processes=processes, store=store)
-        with files.replaced(out, command="unlearning runs") as scratch:
-            writer = report.Report(scratch)
-            for name in TABLES:
-                writer.table(tidy(name, pd.concat([found[name] for found in done], ignore_index=True)), name)
+    by_method = _rates(rates)
+    check(by_method, stored)
+    found = []
+    for domain in domains:
+        if domain.count(", ") != 1:
+            raise ValueError(f"{domain!r} is no relation and domain: write them as in 'country_capital, Europe'")
+        for seed in seeds:
+            more = ablations.get(f"{domain}, {seed}", [])
+            for method in more:
+                if method.split(",")[0] not in by_method:
+                    raise ValueError(f"{rates} has no learning rate for {method!r}")
+            for method in ["none", *(m for m in by_method if "," not in m), *more]:
+                rate = 0.0 if method == "none" else by_method.get(method, by_method.get(method.split(",")[0]))
+                looks = method in inside or (seed == 0 and not method.startswith("MANSU,"))
+                found.append(
+                    {
+                        "domain": domain,
+                        "seed": seed,
+                        "method": method,
+                        "settings": settings | {"learning_rate": rate},
+                        "limits": limits,
+                        "options": options | {"stored": stored.get(method, stored["others"]), "look_inside": looks},
+                    }
+                )
+    if not found:
+        raise ValueError("nothing to unlearn: name at least one domain and one seed")
+    return found
+
+
+def _rates(path: str) -> dict[str, float]:
+    table = pd.read_csv(path)
+    if missing := {"method", "learning_rate"} - set(table):
+        raise ValueError(f"{path} lacks column {min(missing)!r}: it needs method and learning_rate")
+    return table.set_index("method").learning_rate.to_dict()
 
 
 def check(rates: dict[str, float], stored: dict) -> None:
@@ -150,9 +102,7 @@ def check(rates: dict[str, float], stored: dict) -> None:
                 raise ValueError(f"stored: unknown format {name!r} of {method!r}: choose {', '.join(formats.FORMATS)}")
 
 
-def tidy(name: str, table: pd.DataFrame) -> pd.DataFrame:
-    """What is worth keeping of a table: for answers, which fact (one row a wording), and whether it was right."""
-    if name != "answers":
-        return table
-    table = table.assign(correct=table.correct.astype(int), logprob=table.logprob.round(3))
-    return table[["method", "weights", "kind", "relation", "subject", "correct", "logprob"]]
+def sweep(given: dict, *, out: Path | None = None) -> units.Sweep:
+    """All units of settings as `planned` takes them; out: `OUT` unless given. Raises ValueError as `planned` does."""
+    settings.check(given, planned, where="the settings of the unlearned models")
+    return units.Sweep(one, planned(**given), OUT if out is None else Path(out), "unlearning unlearned", INPUTS)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from compendium.paths import UNLEARNED
+from compendium.paths import UNLEARNING
 from compendium.unlearning import outcomes
 from compendium.xai.audit.auditor import auc_interval, interval
 
@@ -29,8 +29,8 @@ RUN_SCORES = {
 }
 
 
-def runs(where=UNLEARNED, *, forgot: float = 0.4) -> pd.DataFrame:
-    """Unlearned language models of stage 02-runs that pass the behavioural test, one row a domain, seed and method.
+def runs(where=UNLEARNING / "unlearned", *, forgot: float = 0.4) -> pd.DataFrame:
+    """Unlearned language models of stage 02-unlearned that pass the behavioural test, one per row.
 
     Passed: at most the share `forgot` of the forgotten questions is still right (0.25 is chance). `relearned` (how much
     comes back of facts that are not taught) and the evidence are there only for runs that were looked inside; `nf4 gap`
