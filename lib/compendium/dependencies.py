@@ -6,6 +6,7 @@ Stages of the pipeline go stale, and stored units are made again, when one of th
 import ast
 import functools
 import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -52,6 +53,11 @@ def code(name: str) -> str:
     start = module(name)
     digests = [(file.relative_to(LIBRARY).as_posix(), sha256(file)) for file in closure({start} if start else ())]
     return hashlib.sha256(repr(digests).encode()).hexdigest()
+
+
+def digest(what) -> str:
+    """24 digits that change with what is plain data."""
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def sha256(path: Path) -> str:

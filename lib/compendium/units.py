@@ -13,7 +13,6 @@ to the byte the same wherever and in whatever order they were made. `units.json`
 
 import csv
 import functools
-import hashlib
 import io
 import json
 import os
@@ -56,15 +55,11 @@ class Sweep:
     def key(self, unit: dict) -> str:
         """What a unit's rows depend on, as 24 digits."""
         name = f"{self.function.__module__}.{self.function.__qualname__}"
-        return _digest([name, unit, dependencies.code(self.function.__module__), self._rest, self.digits])
+        return dependencies.digest([name, unit, dependencies.code(self.function.__module__), self._rest, self.digits])
 
     @property
     def _rest(self) -> list:
         return [[_sha256(path) for path in self.inputs], [metadata.version(name) for name in PACKAGES]]
-
-
-def _digest(what) -> str:
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def _sha256(path: Path) -> str:

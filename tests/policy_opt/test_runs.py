@@ -96,7 +96,7 @@ def weights(folder):
 
 def test_a_run_after_another_is_the_run_alone(start, tmp_path):
     """Even if the first changes libraries for the worse, and even in parallel; in one process it would not be."""
-    first = settings(start, rewards={"compendium.policy_opt.study:meddler": 1.0})
+    first = settings(start, rewards={"compendium.policy_opt.studies.backends:meddler": 1.0})
     second = settings(start, seed=1, divergence="prob_l2", coefficient=10.0)
     launching.launch([(first, tmp_path / "a"), (second, tmp_path / "b")])
     launching.launch([(second, tmp_path / "alone"), (first, tmp_path / "beside")], processes=2)

@@ -1,27 +1,26 @@
-"""Policy optimisation from the command line: `train` a run or a `grid` of them, `evolve` a map, `evaluate` a policy.
+"""Policy optimisation from the command line: `train` a run or a `grid` of them, learn a `map`, `evaluate` a policy.
 
 python -m compendium.policy_opt train run.yaml --out runs/first        # again: resume, or say that it is done
 python -m compendium.policy_opt grid grid.yaml --out runs/grid         # the same, for many
-python -m compendium.policy_opt evolve evolution.yaml --out runs/map
+python -m compendium.policy_opt map map.yaml --out runs/map
 python -m compendium.policy_opt evaluate runs/first/policy --formats nf4
 python -m compendium.policy_opt evaluate owner/model --revision ... --task gsm8k --source test.jsonl --length 512 --chat
 python -m compendium.policy_opt evaluate owner/model --revision ... --lm-eval gsm8k arc_easy
 """
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
 import pandas as pd
 
-from compendium import files, finite, formats, models, report, settings
+from compendium import commands, settings
 from compendium.paths import relative
-from compendium.policy_opt import config, launching, mirror, plans, policy, runs, training_data
-from compendium.policy_opt.studies import map
 
 
 def train(given) -> None:
+    from compendium.policy_opt import config, launching, runs
+
     of = config.load(given.settings)
     if given.fresh:
         runs.forget(given.out)
@@ -36,44 +35,19 @@ def train(given) -> None:
     print(f"policy, log and record in {relative(given.out)}")
 
 
-LOG = "reward", "flat", "length", "entropy", "divergence", "weight_calculation", "weight_sentence", "distractors"
+def learn_map(given) -> None:
+    from compendium.policy_opt.studies import map
 
-
-def grid(given) -> None:
-    plan = plans.plan(given.plan, ["base", "seeds", "conditions"])
-    base = config.make(plan["base"])
-    maps = {of.mirror for _, of in plans.made_of(plan["conditions"], plan["seeds"], plan["base"])}
-    read = [given.plan, Path(base.model) / "model.safetensors", *(Path(m) for m in maps if isinstance(m, str))]
-    key, out = plans.fingerprint(*(path for path in read if path.exists())), files.check(given.out, "policy_opt grid")
-    with files.resumed(out.with_name(f".{out.name}-{key}"), key) as kept:
-        tables = plans.grid(plan["conditions"], plan["seeds"], plan["base"], processes=given.processes, folder=kept)
-        with files.replaced(out, command="policy_opt grid") as scratch:
-            writer = report.Report(scratch)
-            writer.table(plans.start(plan["base"]), "start")
-            writer.table(tables.finals, "finals")
-            writer.table(tables.looks, "looks")
-            columns = ["condition", "seed", "step", *(name for name in LOG if name in tables.log)]
-            writer.table(tables.log[columns], "log")
-    print(f"{len(tables.seconds)} runs, {tables.seconds.seconds.sum() / 60:.0f} minutes of processor time")
-
-
-def evolve(given) -> None:
-    plan = plans.plan(given.plan, ["base", "map_seed", "iterations", "population", "sigma", "rate"])
     started = time.perf_counter()
-    options = {name: plan[name] for name in ("iterations", "population", "sigma", "rate")}
-    begun, base = mirror.initial(plan["map_seed"]), config.make(plan["base"] | {"divergence": "mirror"})
-    read = [path for path in (given.plan, Path(base.model) / "model.safetensors") if path.exists()]
-    out = files.check(given.out, "policy_opt evolve")
-    with files.resumed(out.with_name(f".{out.name}.runs"), plans.fingerprint(*read)) as kept:
-        found = map.evolve(plan["base"], begun, processes=given.processes, folder=kept, **options)
-        with files.replaced(out, command="policy_opt evolve") as scratch:
-            report.Report(scratch).table(pd.DataFrame(found.history), "evolution")
-            mirror.save(found.theta, scratch / "learned.txt")
+    found = map.learn(settings.read(given.settings), out=given.out, processes=given.processes)
     accepted = sum(step["accepted"] for step in found.history)
     print(f"{found.runs} runs, {accepted} steps accepted, {(time.perf_counter() - started) / 60:.1f} minutes")
 
 
 def evaluate(given) -> None:
+    from compendium import models
+    from compendium.policy_opt import config, policy, runs, training_data
+
     if given.lm_eval:
         lm_eval(given)
         return
@@ -105,10 +79,12 @@ def evaluate(given) -> None:
 
 def lm_eval(given) -> None:
     """The harness's own tasks, for those who have it and its data."""
+    from compendium.policy_opt.runs import RunError
+
     try:
         import lm_eval as harness
     except ImportError:
-        raise runs.RunError("lm-eval tasks need the harness: pip install lm-eval") from None
+        raise RunError("lm-eval tasks need the harness: pip install lm-eval") from None
     from lm_eval.utils import make_table
 
     where = f"pretrained={given.model}" + (f",revision={given.revision}" if given.revision else "")
@@ -117,20 +93,22 @@ def lm_eval(given) -> None:
 
 def main(argv=None) -> None:
     parser = argparse.ArgumentParser(prog="python -m compendium.policy_opt", description=__doc__.split("\n")[0])
-    commands = parser.add_subparsers(required=True)
-    command = commands.add_parser("train", help="one run, from a YAML file (see compendium.policy_opt.config)")
+    choice = parser.add_subparsers(required=True)
+    command = choice.add_parser("train", help="one run, from a YAML file (see compendium.policy_opt.config)")
     command.add_argument("settings", type=Path)
     command.add_argument("--out", type=Path, required=True, help="folder for the policy, log and record")
     command.add_argument("--fresh", action="store_true", help="begin anew: remove what an earlier run left there")
     command.add_argument("--here", action="store_true", help="in this process instead of one of its own")
     command.set_defaults(do=train)
-    for do, what in ((grid, "the runs of a YAML file with base, seeds and conditions"), (evolve, "learn a mirror map")):
-        command = commands.add_parser(do.__name__, help=what)
-        command.add_argument("plan", type=Path)
-        command.add_argument("--out", type=Path, required=True, help="folder for the tables")
-        command.add_argument("--processes", type=settings.positive, default=2, help="runs side by side, of one thread")
-        command.set_defaults(do=do)
-    command = commands.add_parser("evaluate", help="accuracy of a policy, with intervals")
+    commands.add_studies(
+        choice, {"grid": ("compendium.policy_opt.studies.grid", "the runs that the notebooks compare")}
+    )
+    command = choice.add_parser("map", help="learn a mirror map")
+    command.add_argument("settings", type=Path, help="YAML file: base, map_seed, iterations, population, sigma, rate")
+    command.add_argument("--out", type=Path, required=True, help="folder for the tables")
+    command.add_argument("--processes", type=settings.positive, default=2, help="runs side by side, of one thread")
+    command.set_defaults(do=learn_map)
+    command = choice.add_parser("evaluate", help="accuracy of a policy, with intervals")
     command.add_argument("model", help="a folder, or a hub id")
     command.add_argument("--revision")
     command.add_argument("--device", default="cpu")
@@ -144,16 +122,10 @@ def main(argv=None) -> None:
     command.add_argument("--instruction", default="", help="after every question")
     command.add_argument("--problems", type=int, default=256, help="of each split at most")
     command.add_argument("--length", type=int, default=64, help="tokens of an answer at most")
-    command.add_argument("--formats", nargs="+", default=[], choices=list(formats.FORMATS))
+    command.add_argument("--formats", nargs="+", default=[], metavar="FORMAT")
     command.add_argument("--lm-eval", nargs="+", metavar="TASK", help="the harness's tasks instead")
     command.set_defaults(do=evaluate)
-    given = parser.parse_args(argv)
-    try:
-        given.do(given)
-    except (ValueError, OSError, runs.RunError, models.ModelError, finite.Diverged) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted: the same command goes on, finished runs and checkpoints are kept")
+    commands.main(parser, argv)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,38 @@
 """What section 03 asks of its runs: paired differences, speed, what storage leaves of a gain."""
 
+from pathlib import Path
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 
-from compendium import stats
-from compendium.policy_opt.plans import one
+from compendium import stats, units
+
+
+class Tables(NamedTuple):
+    """What the runs of a grid left; but for `start`, with the columns `condition` and `seed`."""
+
+    log: pd.DataFrame  # one row per step
+    looks: pd.DataFrame  # one row per look at accuracy
+    finals: pd.DataFrame  # one row per split, storage format and way of decoding, after training
+    start: pd.DataFrame  # rows as of `finals`, of the policy that all began with
+
+    @classmethod
+    def of(cls, found: dict[str, pd.DataFrame], conditions=None) -> "Tables":
+        """From tables by name, of some conditions or all."""
+        kept = lambda table: table[table.condition.isin(conditions)] if conditions and len(table) else table
+        runs = (kept(found.get(name, pd.DataFrame())) for name in ("log", "looks", "finals"))
+        return cls(*runs, found.get("start", pd.DataFrame()))
+
+
+def read(folder: Path, conditions=None) -> Tables:
+    """The tables of the stage 03-grid, of some conditions or all. Raises FileNotFoundError."""
+    return Tables.of(units.read(folder, again="dvc repro 03-grid"), conditions)
+
+
+def one(finals: pd.DataFrame, *, split: str = "validation", weights: str = "float32", decoding: str = "greedy"):
+    """The rows of one split, storage format and way of decoding."""
+    return finals[(finals.split == split) & (finals.weights == weights) & (finals.decoding == decoding)]
 
 
 def interval(values) -> dict:

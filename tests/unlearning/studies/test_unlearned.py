@@ -80,7 +80,7 @@ def test_intervals_resample_facts_and_seeds():
 
 def test_folders_and_missing_tables(tmp_path):
     assert unlearned.folder("country_capital, Europe", 2).name == "country_capital-Europe-2"
-    with pytest.raises(FileNotFoundError, match="dvc repro 02-runs"):
+    with pytest.raises(FileNotFoundError, match="dvc repro 02-unlearned"):
         outcomes.read("answers", tmp_path)
     for seed in (0, 1):
         folder = tmp_path / f"r-d-{seed}"

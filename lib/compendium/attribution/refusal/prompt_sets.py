@@ -1,7 +1,7 @@
 """Prompts for category-targeted refusal: what a policy should refuse, and what it must not.
 
-A policy refuses one category of regulated advice (say, doses of medicines) and nothing else. `data/policies.csv` holds
-seven benign categories, each as topics x phrasings to refuse and *near misses*, prompts on the same subject that
+A policy refuses one category of regulated advice (say, doses of medicines) and nothing else.
+`data/refusal_prompts.csv` holds seven benign categories, each as topics x phrasings to refuse and *near misses*, prompts on the same subject that
 should still be answered; and neutral prompts. Topics, phrasings, near misses and neutral prompts are split into train
 and held-out, so that a refusal cannot score by recognising a word or a wording it was trained on.
 """
@@ -14,7 +14,7 @@ from compendium.paths import DATA
 from compendium.prose import check_split
 
 
-def load(path=DATA / "policies.csv") -> pd.DataFrame:
+def load(path=DATA / "refusal_prompts.csv") -> pd.DataFrame:
     """The table: category, role (topic, phrasing, near_miss, prompt, refusal), split, text, cells trimmed. Raises
     ValueError as `records.table` does."""
     return records.table(path, ["category", "role", "split", "text"]).reset_index(drop=True)

@@ -1,4 +1,10 @@
-"""Stage 03-map: a mirror map learned by evolution strategies (GBMPO, arXiv 2602.04380)."""
+"""Stage 03-map: a mirror map learned by evolution strategies (GBMPO, arXiv 2602.04380).
+
+    python -m compendium.policy_opt map notebooks/03_policy_opt/map.yaml --out data/policies/map
+
+Generations follow each other, so this is no sweep; but every run is kept as it is finished, and the same command, after
+an interruption, goes on from there.
+"""
 
 import itertools
 import math
@@ -9,8 +15,9 @@ from pathlib import Path
 import pandas as pd
 from torch import Tensor
 
-from compendium.policy_opt import config, launching, mirror
-from compendium.policy_opt.plans import launch_all, one
+from compendium import dependencies, files, report, settings
+from compendium.policy_opt import config, launching, mirror, runs
+from compendium.policy_opt.comparisons import one
 
 
 def evolve(base: dict, theta: Tensor, *, processes: int = 1, folder: Path | None = None, **options) -> mirror.Evolution:
@@ -41,3 +48,45 @@ def evolve(base: dict, theta: Tensor, *, processes: int = 1, folder: Path | None
 
 def _accuracy(folder: Path) -> float:
     return float(one(pd.read_csv(folder / "evaluation.csv")).accuracy.iloc[0])
+
+
+def launch_all(jobs: list[tuple[config.Config, Path]], processes: int) -> None:
+    """`launching.launch`, passing over the runs that diverge."""
+    while jobs:
+        try:
+            launching.launch(jobs, processes=processes)
+            return
+        except runs.DivergedError:
+            rest = [job for job in jobs if not launching.diverged(job[1])]
+            if len(rest) == len(jobs):
+                raise
+            jobs = rest
+
+
+def planned(*, base: dict, map_seed: int, iterations: int, population: int, sigma: float, rate: float) -> dict:
+    """These settings, checked. Raises ConfigError and ValueError."""
+    config.make(base | {"divergence": "mirror"})
+    return {
+        "base": base,
+        "map_seed": map_seed,
+        "iterations": iterations,
+        "population": population,
+        "sigma": sigma,
+        "rate": rate,
+    }
+
+
+def learn(given: dict, *, out: Path, processes: int = 2) -> mirror.Evolution:
+    """Learn a map by settings as `planned` takes them; writes evolution.csv and learned.txt to the folder `out`."""
+    settings.check(given, planned, where="the settings of the map")
+    plan = planned(**given)
+    options = {name: plan[name] for name in ("iterations", "population", "sigma", "rate")}
+    weights = Path(config.make(plan["base"] | {"divergence": "mirror"}).model) / "model.safetensors"
+    key = dependencies.digest([plan, dependencies.code(__name__), *([dependencies.sha256(weights)] * weights.exists())])
+    out = files.check(out, "policy_opt map")
+    with files.resumed(out.with_name(f".{out.name}.runs"), key) as kept:
+        found = evolve(plan["base"], mirror.initial(plan["map_seed"]), processes=processes, folder=kept, **options)
+        with files.replaced(out, command="policy_opt map") as scratch:
+            report.Report(scratch).table(pd.DataFrame(found.history), "evolution")
+            mirror.save(found.theta, scratch / "learned.txt")
+    return found
