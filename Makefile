@@ -11,7 +11,7 @@ NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb notebooks/*/*.ipynb))
 PIP := .venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help repro verify test outputs lab
+.PHONY: help repro check verify test outputs lab
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -24,6 +24,10 @@ verify: .venv/data  ## regenerate everything but the pretraining, run the slow t
 	.venv/bin/dvc repro --force --single-item $$(.venv/bin/dvc stage list --name-only | grep -vx 04-pretrain)
 	.venv/bin/python -m pytest -m slow tests
 	.venv/bin/python -m compendium.compare --strict
+
+check: .venv/data  ## make a few units of every expensive stage again (SEED=..., MINUTES=...) and compare them with the tables
+	.venv/bin/dvc repro --quiet fetch_model
+	.venv/bin/python -m compendium.check $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
 
 test: .venv/ok  ## unit tests, pipeline tests, and every notebook with its quick defaults
 	.venv/bin/dvc repro --quiet fetch_model
@@ -38,11 +42,11 @@ lab: .venv/ok  ## open the notebooks in Jupyter
 	.venv/bin/dvc repro --quiet fetch_model
 	.venv/bin/jupyter lab notebooks
 
-.venv/ok: requirements.txt requirements-rl.txt requirements-tabular.txt requirements-xai.txt constraints.txt pyproject.toml
+.venv/ok: requirements.txt requirements-rl.txt requirements-tabular.txt requirements-xai.txt requirements-cluster.txt constraints.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not on the PATH: install Python 3.11, or say make PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "setting up .venv (2.5 GB, about four minutes) ..."
 	$(PYTHON) -m venv .venv
-	$(PIP) -r requirements.txt -r requirements-rl.txt -r requirements-tabular.txt
+	$(PIP) -r requirements.txt -r requirements-rl.txt -r requirements-tabular.txt -r requirements-cluster.txt
 	$(PIP) --no-deps -r requirements-xai.txt
 	$(PIP) --no-deps -e .
 	@touch $@

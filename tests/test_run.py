@@ -51,7 +51,7 @@ def execute(path, given, tmp_path):
     ],
 )
 def test_bad_parameters_are_refused_before_a_kernel_starts(tmp_path, given, message):
-    with pytest.raises(run.RunError, match=message):
+    with pytest.raises(settings.SettingsError, match=message):
         execute(notebook(tmp_path), given, tmp_path)
     assert not (tmp_path / "executed").exists()
 

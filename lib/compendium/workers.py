@@ -12,6 +12,8 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+PATIENCE = 20.0  # seconds to wait for a scheduler
+
 
 class Lost(RuntimeError):
     """A worker process that ended before its unit did; the message says what is kept and what to do."""
@@ -68,7 +70,7 @@ def _cluster(address: str):
     except ImportError:
         raise ImportError("a Dask cluster needs: pip install -r requirements-cluster.txt") from None
     try:
-        client = Client(address, timeout=20)
+        client = Client(address, timeout=PATIENCE)
     except (OSError, ValueError) as error:
         raise OSError(f"no Dask scheduler answers at {address}: {error}") from None
     with client:
@@ -111,14 +113,13 @@ class Progress:
 
     def step(self) -> None:
         """One more unit is finished."""
-        self.done += 1
+        self.done, now = self.done + 1, time.monotonic()
         if self.bar is not None:
             self.bar.update()
             if self.done == self.total:
                 self.bar.close()
-        elif not self.silent and (time.monotonic() - self.said > self.EVERY or self.done == self.total):
-            self.said = time.monotonic()
-            spent = self.said - self.begun
+        elif not self.silent and (now - self.said > self.EVERY or self.done == self.total):
+            self.said, spent = now, now - self.begun
             left = spent / (self.done - self.kept) * (self.total - self.done)
             self._say(f"{self.what}: {self.done} of {self.total} units, {spent / 60:.1f} min, {left / 60:.1f} min left")
 

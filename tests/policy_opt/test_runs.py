@@ -13,17 +13,8 @@ pytest.importorskip("trl")
 
 from compendium import files, finite, models
 from compendium.policy_opt import __main__ as command
-from compendium.policy_opt import (
-    comparisons,
-    config,
-    launching,
-    plans,
-    policy,
-    rewards,
-    runs,
-    training_data,
-    word_problems,
-)
+from compendium.policy_opt import comparisons, config, launching, policy, rewards, runs, training_data, word_problems
+from compendium.policy_opt.studies import grid
 
 SMALL = dict(width=64, layers=2, heads=2, inner=64)
 
@@ -354,14 +345,13 @@ def test_a_grid_goes_on_where_it_ended_and_is_read_back(start, tmp_path, monkeyp
     with pytest.raises(SystemExit, match="was killed"):
         command.main(arguments)
     assert not (tmp_path / "grid").exists()
-    kept = next(tmp_path.glob(".grid-*/0/policy/model.safetensors"))
-    when = kept.stat().st_mtime_ns
     seen = []
-    monkeypatch.setattr(launching, "alone", lambda *job: seen.append(kept.stat().st_mtime_ns) or run(*job))
+    monkeypatch.setattr(launching, "alone", lambda of, out: seen.append((of.divergence, of.seed)) or run(of, out))
     command.main(arguments)
-    assert set(seen) == {when}, "the finished run was made again"
+    assert seen == [("none", 1), ("k3", 0)], "the finished run was made again"
     assert not list(tmp_path.glob(".grid*"))
-    tables, begun = plans.read(tmp_path / "grid")
+    tables = comparisons.read(tmp_path / "grid")
+    begun = tables.start
     assert tables.finals.groupby("condition").seed.unique().map(list).to_dict() == {"k3": [0], "none": [0, 1]}
     assert tables.looks.step.unique().tolist() == [1, 2]
     assert set(begun.decoding) == {"greedy", "sampled"}
@@ -370,15 +360,12 @@ def test_a_grid_goes_on_where_it_ended_and_is_read_back(start, tmp_path, monkeyp
 
 
 def test_plans_with_a_key_too_many_or_too_few_are_refused(tmp_path):
-    plan = tmp_path / "grid.yaml"
-    plan.write_text("base: {}\nseeds: [0]\n")
-    with pytest.raises(config.ConfigError, match="'conditions' is missing"):
-        plans.plan(plan, ["base", "seeds", "conditions"])
-    plan.write_text("base: {}\nseeds: [0]\nconditions: {}\nsteps: 3\n")
-    with pytest.raises(config.ConfigError, match="'steps' is unknown"):
-        plans.plan(plan, ["base", "seeds", "conditions"])
-    with pytest.raises(config.ConfigError, match="dvc repro 03-grid"):
-        plans.read(tmp_path)
+    with pytest.raises(ValueError, match="'conditions' is missing"):
+        grid.sweep({"base": {}, "seeds": [0]})
+    with pytest.raises(ValueError, match="unknown setting 'steps'"):
+        grid.sweep({"base": {}, "seeds": [0], "conditions": {}, "steps": 3})
+    with pytest.raises(FileNotFoundError, match="dvc repro 03-grid"):
+        comparisons.read(tmp_path)
 
 
 DIVERGING = {
@@ -498,7 +485,7 @@ def test_a_map_that_makes_a_run_diverge_is_the_worse_one(start, tmp_path, monkey
     given = dict(base=base, map_seed=1, iterations=1, population=4, sigma=0.01, rate=0.01)
     plan.write_text(json.dumps(given))
     monkeypatch.setattr(launching, "alone", alone)
-    arguments = ["evolve", str(plan), "--out", str(tmp_path / "map"), "--processes", "1"]
+    arguments = ["map", str(plan), "--out", str(tmp_path / "map"), "--processes", "1"]
     with pytest.raises(SystemExit, match="error: its process was killed"):
         command.main(arguments)
     assert not (tmp_path / "map").exists()
@@ -532,9 +519,9 @@ def test_a_map_that_makes_a_run_diverge_is_the_worse_one(start, tmp_path, monkey
         ("grid", "base: {}\nseeds: [0.5]\nconditions: {a: {}}\n", "seeds is [0.5]"),
         ("grid", "base: {}\nseeds: [0]\nconditions: {a: {stepz: 1}}\n", "a: unknown parameter 'stepz'"),
         ("grid", "base: []\nseeds: [0]\nconditions: {a: {}}\n", "base is"),
-        ("evolve", "base: {}\nmap_seed: 1\niterations: 0\npopulation: 2\nsigma: 0.1\nrate: 0.1\n", "iterations (0)"),
-        ("evolve", "base: {}\nmap_seed: 1\niterations: 1\npopulation: 2\nsigma: .nan\nrate: 0.1\n", "sigma is nan"),
-        ("evolve", "base: {}\nmap_seed: 1\niterations: 1\npopulation: 3\nsigma: 0.1\nrate: 0.1\n", "even population"),
+        ("map", "base: {}\nmap_seed: 1\niterations: 0\npopulation: 2\nsigma: 0.1\nrate: 0.1\n", "iterations (0)"),
+        ("map", "base: {}\nmap_seed: 1\niterations: 1\npopulation: 2\nsigma: .nan\nrate: 0.1\n", "sigma is nan"),
+        ("map", "base: {}\nmap_seed: 1\niterations: 1\npopulation: 3\nsigma: 0.1\nrate: 0.1\n", "even population"),
     ],
 )
 def test_bad_settings_end_in_one_line(tmp_path, name, text, message):

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 from compendium.tabular import baselines, suite
-from compendium.tabular.studies import comparison
 
 EVERY = {**suite.SUITE, **{f"{name} (fair)": s for name, s in suite.FAIRNESS.items()}, **suite.DEVELOPMENT}
 needs = {
@@ -139,40 +138,3 @@ def test_baselines_take_every_kind_of_column(method):
     np.testing.assert_allclose(p.sum(1), 1)
     if method != "constant":
         assert (p.argmax(1) == y[200:]).mean() > 0.9
-
-
-def test_a_study_of_one_set(network, tmp_path):
-    jobs = comparison.jobs(
-        seeds=[0],
-        sets=["wine"],
-        fair=[],
-        methods=["constant", "logistic", "zero-shot"],
-        fair_methods=[],
-        rows=60,
-        asked=40,
-        members=1,
-        stored="nf4",
-        network=network,
-    )
-    more = comparison.jobs(
-        seeds=[0],
-        sets=["wine", "iris"],
-        fair=["simulated"],
-        methods=["a"],
-        fair_methods=["b"],
-        more_sets=["iris"],
-        more_methods=["c"],
-        stored="nf4",
-    )
-    assert [(job["methods"], job["stored"]) for job in more] == [(["a"], "nf4"), (["a", "c"], "nf4"), (["b"], None)]
-    found = comparison.run(jobs, processes=1, out=tmp_path / "study", progress=False)
-    scores = found["scores"].set_index("method")
-    assert list(scores.index) == ["constant", "logistic", "zero-shot", "zero-shot in nf4"]
-    assert scores.auc["constant"] == 0.5
-    assert scores.auc["logistic"] > 0.95
-    again = comparison.load(tmp_path / "study")
-    np.testing.assert_allclose(again["scores"].auc, found["scores"].auc, rtol=1e-5)
-    bins = again["reliability"].query("method == 'logistic' and kind == 'width'")
-    assert bins.n.sum() == 40
-    with pytest.raises(FileNotFoundError, match="holds no study"):
-        comparison.load(tmp_path)

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from compendium.paths import TABULAR
 from compendium.tabular import finetune, suite
 from compendium.tabular.studies import learning_rates
 
@@ -35,18 +34,18 @@ def test_best_is_the_largest_gain():
 
 
 def test_strategies_use_the_rates_that_were_found():
-    found = learning_rates.best(pd.read_csv(TABULAR / "rates.csv"))
+    found = learning_rates.best(pd.read_csv(learning_rates.OUT / "losses.csv"))
     assert found == {name: finetune.STRATEGIES[name].rate for name in ("meta", "sft", "lora", "meta lora")}
 
 
 def test_best_rates_are_inside_the_range_searched():
-    found = learning_rates.gains(pd.read_csv(TABULAR / "rates.csv"))
+    found = learning_rates.gains(pd.read_csv(learning_rates.OUT / "losses.csv"))
     for strategy, row in found.iterrows():
         tried = row.dropna()
         assert tried.index.min() < tried.idxmax() < tried.index.max(), strategy
 
 
-def test_only_development_sets_are_searched(tmp_path):
+def test_only_development_sets_are_searched():
     with pytest.raises(ValueError, match="not development sets: iris"):
-        learning_rates.search(tmp_path / "r.csv", sets=["iris"], seeds=[0], rates={}, rows=10, asked=10, members=1)
-    assert set(pd.read_csv(TABULAR / "rates.csv")["set"]) <= set(suite.DEVELOPMENT)
+        learning_rates.planned(sets=["iris"], seeds=[0], rates={}, rows=10, asked=10, members=1)
+    assert set(pd.read_csv(learning_rates.OUT / "losses.csv")["set"]) <= set(suite.DEVELOPMENT)

@@ -1,17 +1,13 @@
 """What the notebooks read of the runs, against counting by hand."""
 
-import os
-import subprocess
-import sys
-import time
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 
+from compendium import settings, units
 from compendium.unlearning import outcomes
-from compendium.unlearning.studies import unlearned
+from compendium.unlearning.__main__ import main
+from compendium.unlearning.studies import baselines, quantization_reversal, sparsity_permanence, unlearned
 
 
 def answer(method, weights, kind, subject, correct, seed=0):
@@ -78,59 +74,115 @@ def test_intervals_resample_facts_and_seeds():
     assert outcomes.interval(both) == (0.5, 0.5, 0.5)
 
 
-def test_folders_and_missing_tables(tmp_path):
-    assert unlearned.folder("country_capital, Europe", 2).name == "country_capital-Europe-2"
-    with pytest.raises(FileNotFoundError, match="dvc repro 02-unlearned"):
+def test_missing_tables_are_said(tmp_path):
+    with pytest.raises(FileNotFoundError, match="dvc repro 02-unlearned makes them"):
         outcomes.read("answers", tmp_path)
-    for seed in (0, 1):
-        folder = tmp_path / f"r-d-{seed}"
-        folder.mkdir()
-        EDITED.assign(domain="r, d", seed=seed).to_csv(folder / "facts.csv", index=False)
-        ANSWERS.drop(columns=["domain", "seed"]).to_csv(folder / "answers.csv", index=False)
-    found = outcomes.read("answers", tmp_path)
-    assert len(found) == 2 * len(ANSWERS)
-    assert set(found.domain) == {"r, d"}
-    assert set(found.seed) == {0, 1}
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_everywhere_keeps_the_order(processes):
-    assert unlearned.everywhere(pow, [(2, 3), (3, 2), (5, 1)], processes=processes) == [8, 9, 5]
+WHOLE = {
+    "domains": "[d, e]", "seeds": "[0]", "settings": "{steps: 2}", "limits": "{}", "options": "{n_prose: 1}",
+    "stored": "{others: [nf4]}", "inside": "[]",
+}  # fmt: skip
 
 
-SCRIPT = """
-import sys, time
-sys.path.insert(0, {here!r})
-from test_unlearned import stay
-from compendium.unlearning.studies import unlearned
-if __name__ == "__main__":
-    unlearned.everywhere(stay, [({folder!r}, 0), ({folder!r}, 1)], processes=2)
-"""
+def settings_file(tmp_path, rates="method,learning_rate\nGA,1e-3\nMANSU,1e-2\n", **changes):
+    (tmp_path / "rates.csv").write_text(rates)
+    file = tmp_path / "runs.yaml"
+    lines = WHOLE | {"rates": str(tmp_path / "rates.csv")} | changes
+    file.write_text("".join(f"{name}: {value}\n" for name, value in lines.items() if value))
+    return file
 
 
-def stay(folder, i):
-    Path(folder, str(i)).write_text(str(os.getpid()))
-    time.sleep(120)
+def test_units_are_methods_by_domain_and_seed(tmp_path):
+    file = settings_file(
+        tmp_path, domains='["r, d", "r, e"]', seeds="[0, 1]", inside="[GA]",
+        stored="{others: [nf4], MANSU: [fp4]}", ablations='{"r, e, 1": ["MANSU, no floor"]}',
+    )  # fmt: skip
+    found = unlearned.sweep(settings.read(file), out=tmp_path / "out").units
+    said = [(u["domain"], u["seed"], u["method"], u["settings"]["learning_rate"]) for u in found]
+    methods = [("none", 0.0), ("GA", 1e-3), ("MANSU", 1e-2)]
+    assert said == [
+        *[("r, d", 0, *m) for m in methods], *[("r, d", 1, *m) for m in methods], *[("r, e", 0, *m) for m in methods],
+        *[("r, e", 1, *m) for m in methods], ("r, e", 1, "MANSU, no floor", 1e-2),
+    ]  # fmt: skip
+    assert [u["options"]["look_inside"] for u in found[:6]] == [True, True, True, False, True, False]
+    assert [u["options"]["stored"] for u in found[:3]] == [["nf4"], ["nf4"], ["fp4"]]
 
 
-def test_workers_leave_with_their_parent(tmp_path):
-    script = tmp_path / "parent.py"
-    script.write_text(SCRIPT.format(here=str(Path(__file__).parent), folder=str(tmp_path)))
-    parent = subprocess.Popen([sys.executable, str(script)])
-    wait(lambda: all((tmp_path / name).exists() and (tmp_path / name).read_text() for name in "01"), 90)
-    parent.kill()
-    parent.wait()
-    workers = [int((tmp_path / name).read_text()) for name in "01"]
-    wait(lambda: not any(alive(worker) for worker in workers), 30)
+def test_a_unit_keeps_what_its_study_says(tmp_path, monkeypatch):
+    def study(method, subject, settings, **options):
+        key = {"weights": "float32", "kind": "forget", "relation": "r", "subject": "s", "option": 3}
+        return {
+            "answers": pd.DataFrame(
+                [{**key, "method": method, "correct": True, "logprob": -settings["learning_rate"] / 3}]
+            ),
+            "facts": pd.DataFrame([{"domain": "r, d", "seed": 0, "method": method, "edited": 1 / 3}]),
+            "relearning": pd.DataFrame(),
+        }
+
+    monkeypatch.setattr(unlearned.evaluation, "subject", lambda *_: None)
+    monkeypatch.setattr(unlearned.evaluation, "study", study)
+    sweep = unlearned.sweep(settings.read(settings_file(tmp_path, domains='["r, d"]')), out=tmp_path / "out")
+    units.run(sweep, progress=False)
+    found = outcomes.read("answers", tmp_path / "out")
+    assert found.columns.tolist() == unlearned.ANSWERS
+    assert found.logprob.tolist() == [0, 0, -0.003]
+    assert outcomes.read("facts", tmp_path / "out").method.tolist() == ["none", "GA", "MANSU"]
 
 
-def wait(done, seconds):
-    until = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < until, "nothing happened in time"
-        time.sleep(0.2)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"domain": "[a]"}, "unknown setting 'domain'"),
+        ({"settings": ""}, "'settings' is missing"),
+        ({}, "no relation and domain"),
+    ],
+)
+def test_bad_settings_end_in_one_line(tmp_path, changes, message):
+    refused(settings_file(tmp_path, **changes), tmp_path, message)
 
 
-def alive(pid) -> bool:
-    done = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
-    return bool(done.stdout.strip()) and not done.stdout.startswith("Z")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("method,rate\nGA,1\n", "lacks column 'learning_rate'"),
+        ("method,learning_rate\nGB,1\n", "unknown method 'GB'"),
+        ("method,learning_rate\nGA,-1\n", "must be a positive number"),
+        ("method,learning_rate\nGA,\n", "must be a positive number"),
+        ("method,learning_rate\nGA,fast\n", "must be a positive number"),
+    ],
+)
+def test_bad_rates_end_in_one_line(tmp_path, text, message):
+    refused(settings_file(tmp_path, text), tmp_path, message)
+
+
+def refused(file, tmp_path, message):
+    with pytest.raises(SystemExit, match=r"^error: ") as error:
+        main(["unlearned", str(file), "--out", str(tmp_path / "out")])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_baselines_begin_with_the_untouched_model():
+    found = baselines.planned(domain="r, d", seed=0, grid={"GA": [1e-3, 2e-3]}, settings={"steps": 1}, limits={})
+    assert [(u["method"], u["settings"]["learning_rate"]) for u in found] == [("none", 0.0), ("GA", 1e-3), ("GA", 2e-3)]
+
+
+def test_reversal_has_an_untouched_model_in_every_number_format():
+    given = dict(domain="r, d", seed=0, stored=["nf4"], settings={}, limits={})
+    found = quantization_reversal.planned(rates={"NPO": [1e-5]}, masters=["float32", "bfloat16"], **given)
+    assert [(u["method"], u["master"]) for u in found] == [
+        ("none", "float32"), ("none", "bfloat16"), ("NPO", "float32"), ("NPO", "bfloat16")
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="unknown number format 'float16'"):
+        quantization_reversal.planned(rates={}, masters=["float16"], **given)
+
+
+def test_rates_grow_as_supports_shrink():
+    given = dict(domain="r, d", seeds=[0], dense_rate=1e-4, exponent=0.5, max_rate=5e-3, target=0.4, reach=0.5, looks=1)
+    found = sparsity_permanence.planned(shares=[1e-6, 0.01, 1.0], settings={}, limits={}, **given)
+    assert [u["share"] for u in found] == [None, 1e-6, 0.01, 1.0]
+    assert [u["settings"].get("learning_rate") for u in found[1:]] == pytest.approx([5e-3, 1e-3, 1e-4])
+    with pytest.raises(ValueError, match=r"1\.5 is no share"):
+        sparsity_permanence.planned(shares=[1.5], settings={}, limits={}, **given)

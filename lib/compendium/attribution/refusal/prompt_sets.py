@@ -1,7 +1,7 @@
 """Prompts for category-targeted refusal: what a policy should refuse, and what it must not.
 
-A policy refuses one category of regulated advice (say, doses of medicines) and nothing else.
-`data/refusal_prompts.csv` holds seven benign categories, each as topics x phrasings to refuse and *near misses*, prompts on the same subject that
+A policy refuses one category of regulated advice (say, doses of medicines) and nothing else. `data/refusal_prompts.csv`
+holds seven benign categories, each as topics x phrasings to refuse and *near misses*, prompts on the same subject that
 should still be answered; and neutral prompts. Topics, phrasings, near misses and neutral prompts are split into train
 and held-out, so that a refusal cannot score by recognising a word or a wording it was trained on.
 """

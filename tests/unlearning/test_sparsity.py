@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from compendium import nf4
-from compendium.unlearning import evaluation, methods
-from compendium.unlearning.studies import sparsity_permanence
+from compendium.unlearning import evaluation, methods, sparsity
 
 
 def test_crossing_is_the_share_of_places_in_the_cell_from_which_a_step_leaves():
@@ -21,7 +20,7 @@ def test_crossing_is_the_share_of_places_in_the_cell_from_which_a_step_leaves():
             left = [(nf4.codes(block + d)[:, 1] != code).float().mean() for d in shifted(block, step)]
             change = torch.zeros_like(block)
             change[:, 1] = step
-            assert sparsity_permanence.crossing(block, change)[:, 1].mean().item() == pytest.approx(
+            assert sparsity.crossing(block, change)[:, 1].mean().item() == pytest.approx(
                 torch.stack(left).mean().item(), abs=2e-3
             )
 
@@ -38,7 +37,7 @@ def test_end_cells_and_still_weights():
     change = torch.zeros_like(block)
     change[0, 1] = 0.05
     gap = (nf4.LEVELS[1] - nf4.LEVELS[0]).item()
-    found = sparsity_permanence.crossing(block, change)
+    found = sparsity.crossing(block, change)
     assert found[0, 1].item() == pytest.approx(0.05 / gap, rel=1e-4)
     assert found[0, 2:].sum() == 0
 
@@ -55,7 +54,7 @@ def test_matched_is_the_least_strength_that_forgets_enough(tiny, monkeypatch, ta
         return pd.DataFrame({"correct": [1 - moved]})
 
     monkeypatch.setattr(evaluation, "ask", ask)
-    found = sparsity_permanence.matched(subject, delta, target)
+    found = sparsity.matched(subject, delta, target)
     assert 1 - target <= found + 1e-6
     assert found <= 1 - target + 2**-6 + 1e-6
-    assert sparsity_permanence.matched(subject, delta, -1.0) == 1.0
+    assert sparsity.matched(subject, delta, -1.0) == 1.0
