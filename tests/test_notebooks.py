@@ -1,16 +1,18 @@
 """Guards over the notebooks, their parameters and the pipeline's declared outputs."""
 
-import ast
+import json
+import os
 import subprocess
 import sys
 from importlib.metadata import distributions
+from pathlib import Path
 
 import nbformat
 import pytest
 from dvc.repo import Repo
 from packaging.specifiers import SpecifierSet
 
-from compendium import report, run, settings
+from compendium import dependencies, report, run, settings
 from compendium.paths import FIGURES, NOTEBOOKS, ROOT, relative
 
 PATHS = sorted(NOTEBOOKS.rglob("[0-9]*.ipynb"))
@@ -71,31 +73,60 @@ def test_the_pipeline_is_what_the_stage_table_and_the_imports_say():
     assert done.returncode == 0, f"run `python tools/pipeline.py`: {done.stderr}"
 
 
-def modules_imported(source: str) -> set:
-    """Files of the library that this source imports, at any depth of nesting."""
-    names = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-    paths = {ROOT / "lib" / f"{name.replace('.', '/')}.py" for name in names if name.startswith("compendium")}
-    return {path for path in paths if path.exists()}
+LOADED = """
+import json, os, sys
+import matplotlib.pyplot, nbformat, numpy, pandas, scipy.stats, seaborn, sklearn, torch, transformers
+for path in sys.argv[1:]:
+    if os.fork() == 0:
+        cells = [c.source for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
+        lines = "\\n".join(cells).splitlines(keepends=True)
+        import ast
+        for node in ast.walk(ast.parse("".join(lines))):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                exec(ast.unparse(node), {})
+        files = [m.__file__ for n, m in sys.modules.items() if n.startswith("compendium") and getattr(m, "__file__", None)]
+        print(json.dumps([path, files]), flush=True)
+        os._exit(0)
+    os.wait()
+"""
 
 
-@pytest.mark.parametrize("path", PATHS, ids=NAMES)
-def test_stages_depend_on_every_library_module_they_run(path):
-    """Directly or through other modules; otherwise figures would go stale unnoticed. `paths` holds folder names only."""
-    (deps,) = [stage["deps"] for stage in STAGES.values() if relative(path) in stage["cmd"]]
-    source = "\n".join(cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code")
-    todo, needed = modules_imported(source), set()
-    while todo:
-        module = todo.pop()
-        needed.add(module)
-        todo |= modules_imported(module.read_text()) - needed
-    needed = {relative(module) for module in needed if module.stem != "paths"}
-    assert not needed - set(deps), "add these to the stage's deps in dvc.yaml"
-    assert not {dep for dep in deps if dep.startswith("lib/")} - needed, "the stage does not use these"
+def test_stages_depend_on_every_library_module_that_their_notebook_loads():
+    """By what really is in memory after the imports; otherwise figures would go stale unnoticed."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "lib"), "MPLBACKEND": "agg"}
+    command = [sys.executable, "-c", LOADED, *map(str, PATHS)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    assert len(found) == len(PATHS), done.stderr[-2000:]
+    for path, files in found:
+        (deps,) = [stage["deps"] for stage in STAGES.values() if relative(path) in stage["cmd"]]
+        loaded = {relative(file) for file in files if not dependencies.apart(Path(file))}
+        assert not loaded - set(deps), f"{path}: run `python tools/pipeline.py`"
+
+
+def test_nothing_but_notebooks_commands_and_tests_uses_studies():
+    for path in sorted((ROOT / "lib/compendium").rglob("*.py")):
+        users = {"__main__.py", "check.py"}
+        if path.parent.name != "studies" and path.name not in users:
+            names = {part for file in dependencies.imported(path.read_text()) for part in file.parts}
+            assert "studies" not in names, path
+
+
+def test_sections_use_lower_sections_only():
+    order = ["attribution", "unlearning", "policy_opt", "tabular", "xai"]
+    for path in sorted((ROOT / "lib/compendium").rglob("*.py")):
+        parts = path.relative_to(ROOT / "lib/compendium").parts
+        own = order.index(parts[0]) if parts[0] in order else -1
+        for file in dependencies.imported(path.read_text()):
+            other = file.relative_to(ROOT / "lib/compendium").parts[0]
+            if other in order and path.name not in ("check.py",):
+                assert order.index(other) <= own, f"{path} uses {file}"
+
+
+def test_modules_are_one_idea_long():
+    for path in sorted((ROOT / "lib/compendium").rglob("*.py")):
+        assert len(path.read_text().splitlines()) <= 350, path
+    assert sum((ROOT / path).read_text().count("fmt: " + "skip") for path in tracked("*.py", "*.ipynb")) <= 20
 
 
 def test_the_readme_scorecard_is_the_committed_one():
@@ -145,3 +176,10 @@ def test_the_code_is_clean():
         [sys.executable, "-m", "ruff", "check", "--quiet", "."], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "format", "--check", "lib", "tests", "tools", "benchmarks"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"run `ruff format lib tests tools benchmarks`: {done.stdout}"

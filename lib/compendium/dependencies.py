@@ -38,11 +38,11 @@ def closure(start: Iterable[Path]) -> list[Path]:
     todo, found = set(start), set()
     while todo:
         found.add(path := todo.pop())
-        todo |= set() if _apart(path) else imported(path.read_text(encoding="utf-8")) - found
-    return sorted(path for path in found if not _apart(path))
+        todo |= set() if apart(path) else imported(path.read_text(encoding="utf-8")) - found
+    return sorted(path for path in found if not apart(path))
 
 
-def _apart(path: Path) -> bool:
+def apart(path: Path) -> bool:
     """Whether a file is of APART; the __init__ of a package within a section defines what it offers, so it counts."""
     return path.stem in APART and (path.stem != "__init__" or len(path.relative_to(LIBRARY).parts) <= 3)
 

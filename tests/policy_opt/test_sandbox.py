@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compendium.policy_opt import confine, judge, sandbox, values, wire
+from compendium.policy_opt import confine, judge, sandbox, syscalls, values, wire
 
 
 def run(code, tests=("assert True",), **limits):
@@ -234,13 +234,13 @@ def kernel(program):
     return ask
 
 
-@pytest.mark.parametrize("machine", confine.ARCHITECTURES)
+@pytest.mark.parametrize("machine", syscalls.ARCHITECTURES)
 def test_the_filter_by_a_simulated_kernel(machine):
     """What the rules say of every call, on both architectures, whatever machine the tests run on."""
-    audit, column = confine.ARCHITECTURES[machine]
+    audit, column = syscalls.ARCHITECTURES[machine]
     ask = partial(kernel(confine.rules(machine, pid=77)), architecture=audit)
-    allowed = {numbers[column] for numbers in confine.CALLS.values()} - {None}
-    checked = {name: numbers[column] for name, numbers in confine.CHECKED.items()}
+    allowed = {numbers[column] for numbers in syscalls.CALLS.values()} - {None}
+    checked = {name: numbers[column] for name, numbers in syscalls.CHECKED.items()}
     for number in set(range(600)) - set(checked.values()):
         assert ask(number) == (confine.ALLOW if number in allowed else confine.REFUSE)
     assert ask(checked["clone"], 17) == confine.REFUSE
@@ -285,7 +285,7 @@ def test_numbers_are_those_of_linux(column, header, pattern):
         pytest.skip("no kernel headers here")
     known = {name: int(number) for name, number in re.findall(pattern, Path(header).read_text())}
     known |= {"newfstatat": known.get("newfstatat", known.get("fstatat"))}
-    for name, numbers in (confine.CALLS | confine.CHECKED).items():
+    for name, numbers in (syscalls.CALLS | syscalls.CHECKED).items():
         assert numbers[column] in (known.get(name), None), name
         assert numbers[column] is not None or column == 1
 

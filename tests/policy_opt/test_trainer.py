@@ -5,8 +5,18 @@ import torch
 
 pytest.importorskip("trl")
 
-from compendium.policy_opt import config, credit, divergences, losses, mirror, policy, trainer, word_problems
-from compendium.policy_opt.trainer import GRPOTrainer
+from compendium.policy_opt import (
+    config,
+    credit,
+    divergences,
+    losses,
+    mirror,
+    policy,
+    policy_trainer,
+    trainer,
+    word_problems,
+)
+from compendium.policy_opt.policy_trainer import GRPOTrainer
 
 SMALL = dict(width=64, layers=2, heads=2, inner=64)
 GROUP, ROWS, LENGTH, PROBLEMS = 4, 8, 60, 16
@@ -54,7 +64,7 @@ def weighed(monkeypatch):
         found.update({(*p, *c): w for p, c, w in zip(prompts, completions, made.weights, strict=True)})
         return made
 
-    monkeypatch.setattr(trainer.credits, "credit", spy)
+    monkeypatch.setattr(policy_trainer.credits, "credit", spy)
     return found
 
 
@@ -246,7 +256,7 @@ def test_overlong_completions(start, tmp_path, answered):
 def test_credit_is_refused_where_it_could_not_act(start, tmp_path):
     made = build(start, tmp_path, method="gspo")
     with pytest.raises(ValueError, match="no effect with sequence ratios"):
-        trainer.PolicyTrainer(
+        policy_trainer.PolicyTrainer(
             made.model,
             made.reward_funcs,
             made.args,

@@ -8,7 +8,7 @@ import torch
 
 from compendium import edits, facts, formats, models
 from compendium.unlearning import __main__ as command
-from compendium.unlearning import audit, forget_set, mansu
+from compendium.unlearning import audit, audit_report, forget_set, mansu
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_a_model_that_lost_everything_is_not_cleanly_unlearned(embedded, europe,
     )
     assert set(found["properties"]) == set(found["settled"]) == {"forgotten", "retained", "permanent", "changed inside"}
     json.dumps(found)
-    audit.draw(found).savefig(tmp_path / "audit.png")
+    audit_report.draw(found).savefig(tmp_path / "audit.png")
 
 
 def test_an_untouched_model_has_forgotten_nothing(embedded, europe):
@@ -160,8 +160,8 @@ def test_a_model_whose_inside_cannot_be_read_is_judged_from_outside(embedded, eu
     assert [steps[-1]["properties"][name] for name in NAMES] == [False, True, True, None]
     assert steps[0]["properties"]["retained"] is None
     assert steps[0]["not judged"]["retained"] == audit.AHEAD
-    audit.draw(steps[0])
-    assert "OtherForCausalLM" in audit.summary(steps[-1])
+    audit_report.draw(steps[0])
+    assert "OtherForCausalLM" in audit_report.summary(steps[-1])
 
 
 def test_what_was_judged_before_an_interruption_is_there(command_of, europe, tmp_path, monkeypatch):

@@ -194,6 +194,8 @@ def _functions(explainers, model, output: str) -> dict[str, Callable]:
         return explainers
     explainers = [explainers] if isinstance(explainers, str) else list(explainers)
     for name in explainers:
+        if name not in explain.EXPLAINERS:
+            raise ValueError(f"unknown explainer {name!r}: choose one of {', '.join(explain.EXPLAINERS)}")
         preparation.need(name, model, output)
     return {name: explain.EXPLAINERS[name] for name in explainers}
 
