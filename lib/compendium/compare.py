@@ -119,7 +119,8 @@ def main(argv=None) -> None:
     given = parser.parse_args(argv)
     if given.scorecard:
         for claim in report.collect().itertuples():
-            print(f"{claim.verdict:20} {claim.statement}  (paper: {claim.paper}; here: {claim.measured})")
+            paper = f"paper: {claim.paper}; " if claim.paper else ""
+            print(f"{claim.verdict:13} {claim.statement}  ({paper}here: {claim.value:.3g}, {claim.n} {claim.unit})")
     table = compare(given.rtol, given.atol)
     for row in table.itertuples():
         if given.strict or row.verdict != IDENTICAL:

@@ -2,7 +2,7 @@
 
     report = Report(out)                      # out: the notebook's folder under figures/; None writes nothing
     report.figure(fig, "flips", frame)        # flips.png and flips.csv
-    report.claim(id="...", statement="...", paper="...", measured=..., ci=(lo, hi), verdict=verdict(...))
+    report.claim("flips-follow", "paper", "...", stats.mean(values, "seeds"), bar=0.0, paper="what it reports")
 
 Files come out byte for byte the same from the same numbers: no dates, no software versions, fixed resolution, numbers
 cut to six digits. Provenance therefore never goes into them; it is printed, and kept beside the executed copy.
@@ -19,13 +19,20 @@ from pathlib import Path
 
 import pandas as pd
 
+from compendium import stats
 from compendium.files import write
 from compendium.paths import FIGURES, ROOT, relative
+from compendium.stats import Estimate
 
 DPI = 120
-HOLDS, DIRECTION, FAILS, UNTESTABLE = "holds", "holds in direction", "does not hold here", "not testable here"
-VERDICTS = (HOLDS, DIRECTION, FAILS, UNTESTABLE)
-COLUMNS = ["notebook", "id", "statement", "paper", "measured", "low", "high", "seeds", "verdict"]
+KINDS = {
+    "paper": "Claims of the papers",
+    "control": "Controls, which a trivial explanation would fail or pass as well",
+    "ours": "Our own questions",
+    "check": "Checks of our own software, which are no findings",
+}
+COLUMNS = ["notebook", "id", "kind", "statement", "paper", "value", "low", "high", "n", "unit", "side", "bar", "power"]
+COLUMNS += ["verdict", "why", "figure"]
 FORMAT = "%.6g"
 
 
@@ -66,19 +73,6 @@ def rounded(value):
     return value
 
 
-def verdict(*, holds: bool, in_direction: bool = False, testable: bool = True) -> str:
-    """The verdict that follows from a notebook's own rule: holds > in direction > does not hold here.
-
-    Raises ValueError for text, None and nan, which are no answers, though Python takes "no" and nan for true.
-    """
-    for name, value in {"holds": holds, "in_direction": in_direction, "testable": testable}.items():
-        if value is None or isinstance(value, str) or (isinstance(value, float) and math.isnan(value)):
-            raise ValueError(f"{name} must be True or False, got {value!r}: compare it with a bound first")
-    if not testable:
-        return UNTESTABLE
-    return HOLDS if holds else DIRECTION if in_direction else FAILS
-
-
 class Report:
     """Collects one notebook's results in the folder `out`; with out=None it checks everything and writes nothing."""
 
@@ -105,31 +99,53 @@ class Report:
         if self.out is not None:
             write(self.out / "metrics.json", text)
 
-    def claim(self, *, id, statement, paper, measured, verdict, ci=(None, None), seeds=None) -> dict:
-        """Record what a paper says beside what was measured; a repeated id replaces the earlier record.
+    def claim(
+        self,
+        id: str,
+        kind: str,
+        statement: str,
+        estimate: Estimate,
+        *,
+        bar,
+        side: str = stats.ABOVE,
+        paper: str = "",
+        margin: float | None = None,
+        untestable: str | None = None,
+        figure: str | None = None,
+    ) -> dict:
+        """Record a claim beside what was measured; a repeated id replaces the earlier record. The verdict is
+        `stats.verdict(estimate, bar, side)`, and nothing else decides it.
 
-        measured: a number or a short string; ci: its 95 % interval; seeds: how many; verdict: from `verdict(...)`.
+        kind: of KINDS; a check is decided by its value alone. statement: names the quantity, its bar and side. paper:
+        what it reports. margin: for a claim of a paper, by how much it says the bar is passed; the record then carries
+        the power of this design to see that. untestable: why the design cannot decide, if it cannot. figure: its name.
         """
-        if verdict not in VERDICTS:
-            raise ValueError(f"unknown verdict {verdict!r}: compute one with report.verdict(...)")
+        if kind not in KINDS:
+            raise ValueError(f"unknown kind {kind!r}: choose one of {', '.join(KINDS)}")
         if not re.fullmatch(r"[a-z0-9-]+", id):
             raise ValueError(f"claim id {id!r}: lower-case letters, digits and hyphens only")
-        low, high = ci
+        if kind == "check":
+            judged = estimate._replace(low=estimate.value, high=estimate.value, n=stats.LEAST)
+            verdict = stats.verdict(judged, bar, side)
+        else:
+            verdict = stats.UNTESTABLE if untestable else stats.verdict(estimate, bar, side)
+        if verdict == stats.UNTESTABLE and not untestable:
+            few = f"{estimate.n} {estimate.unit}, fewer than {stats.LEAST}"
+            untestable = few if estimate.n < stats.LEAST else "no interval"
+        chance = stats.power(estimate, margin) if kind == "paper" and margin else None
+        told = {"side": side, "bar": list(bar) if side == stats.WITHIN else bar, "power": chance, "verdict": verdict}
         self.claims[id] = rounded(
-            dict(
-                id=id,
-                statement=statement,
-                paper=paper,
-                measured=measured,
-                low=low,
-                high=high,
-                seeds=seeds,
-                verdict=verdict,
-            )
+            {"id": id, "kind": kind, "statement": statement, "paper": paper, **estimate._asdict(), **told}
+            | {"why": untestable if verdict == stats.UNTESTABLE else None, "figure": figure}
         )
         if self.out is not None:
             write(self.out / "claims.json", json.dumps(list(self.claims.values()), indent=1, ensure_ascii=False) + "\n")
         return self.claims[id]
+
+    def summary(self) -> pd.DataFrame:
+        """The claims so far, as a table to show."""
+        shown = ["id", "value", "low", "high", "n", "unit", "side", "bar", "verdict"]
+        return pd.DataFrame(list(self.claims.values()), columns=COLUMNS[1:])[shown]
 
 
 def collect(figures=FIGURES) -> pd.DataFrame:
@@ -143,19 +159,45 @@ def collect(figures=FIGURES) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def counts(claims: pd.DataFrame) -> pd.DataFrame:
+    """(kinds x verdicts) how many claims; checks left out."""
+    found = claims[claims.kind != "check"]
+    table = pd.crosstab(found.kind, found.verdict)
+    return table.reindex(index=[kind for kind in KINDS if kind != "check"], columns=stats.VERDICTS, fill_value=0)
+
+
 def scorecard(claims: pd.DataFrame) -> str:
-    """The claims as a markdown table."""
+    """The claims as markdown, a table per kind; checks are left out."""
 
-    def cell(claim) -> str:
-        value = f"{claim.measured:.3g}" if isinstance(claim.measured, float) else str(claim.measured)
+    def number(value) -> str:
+        return "–" if value is None or pd.isna(value) else f"{value:.3g}"
+
+    def measured(claim) -> str:
         known = pd.notna(claim.low) and pd.notna(claim.high)
-        return f"{value} [{claim.low:.3g}, {claim.high:.3g}]" if known else value
+        interval = f" [{number(claim.low)}, {number(claim.high)}]" if known else ""
+        return f"{number(claim.value)}{interval}, {claim.n:.0f} {claim.unit}"
 
-    lines = ["| notebook | claim | paper | measured here [95 % interval] | verdict |", "|---|---|---|---|---|"]
-    for claim in claims.itertuples():
-        link = f"[{claim.notebook}](notebooks/{claim.notebook}.ipynb)"
-        lines.append(f"| {link} | {claim.statement} | {claim.paper} | {cell(claim)} | **{claim.verdict}** |")
-    return "\n".join(lines) + "\n"
+    def judged(claim) -> str:
+        return f"**{claim.verdict}**" + (f" ({claim.why})" if isinstance(claim.why, str) else "")
+
+    lines = []
+    for kind, title in KINDS.items():
+        of = claims[claims.kind == kind]
+        if kind == "check" or of.empty:
+            continue
+        told = ", ".join(f"{n} {verdict}" for verdict, n in counts(claims).loc[kind].items() if n)
+        lines += [f"### {title}", "", f"{len(of)} claims: {told}.", ""]
+        lines += [
+            "| notebook | claim | paper | measured here [95 % interval], units | verdict |",
+            "|---|---|---|---|---|",
+        ]
+        for claim in of.itertuples():
+            link = f"[{claim.notebook}](notebooks/{claim.notebook}.ipynb)"
+            chance = f"; power {claim.power:.0%}" if pd.notna(claim.power) else ""
+            cells = (link, claim.statement, claim.paper + chance, measured(claim), judged(claim))
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def update_readme(table: str, path=ROOT / "README.md") -> None:

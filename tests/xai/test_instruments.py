@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats as sps
 from sklearn.metrics import cohen_kappa_score
 
+from compendium import stats
 from compendium.paths import DATA
 from compendium.xai.audit import coding, instruments
 
@@ -199,8 +200,8 @@ def test_values_that_are_missing_or_of_other_items_are_refused():
     for wrong in ((gone, MEASURED), (MEASURED, gone), (series, series[::-1]), (MEASURED.reshape(3, 4),) * 2):
         with pytest.raises(ValueError, match=r"missing values|indexed differently|one value a row"):
             instruments.trend(*wrong)
-    with pytest.raises(ValueError, match="a share is hits / n"):
-        instruments.share_interval(0.7, 10)
+    with pytest.raises(ValueError, match="numbers of hits and of items needed"):
+        stats.share_interval(0.7, 10)
 
 
 def test_lists_of_codes():
@@ -266,9 +267,9 @@ def test_undefined_is_nan_not_a_number():
 
 
 def test_share_interval_is_exact():
-    low, high = instruments.share_interval(7, 7)
+    low, high = stats.share_interval(7, 7, exact=True)
     assert (low, high) == (pytest.approx(0.025 ** (1 / 7)), 1)
-    assert np.isnan(instruments.share_interval(0, 0)).all()
+    assert np.isnan(stats.share_interval(0, 0)).all()
 
 
 # Recodings

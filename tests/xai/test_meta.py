@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as sps
 
+from compendium import stats
 from compendium.xai import meta, metrics
 from compendium.xai.explain import EXPLAINERS, predictor
 from compendium.xai.meta import requirements
@@ -88,12 +89,12 @@ def test_noise_depends_on_rows_explanation_and_seed_only():
 
 
 def test_share_interval_is_wilsons():
-    low, high = meta.share_interval(8, 10)
+    low, high = stats.share_interval(8, 10)
     z, p, n = sps.norm.ppf(0.975), 0.8, 10
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     assert (low, high) == pytest.approx((centre - half, centre + half))
-    assert np.isnan(meta.share_interval(0, 0)).all()
+    assert np.isnan(stats.share_interval(0, 0)).all()
 
 
 def test_ladder_goes_from_exact_to_noise():

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from compendium import stats, units
+from compendium.stats import Estimate
 
 
 class Tables(NamedTuple):
@@ -35,16 +35,10 @@ def one(finals: pd.DataFrame, *, split: str = "validation", weights: str = "floa
     return finals[(finals.split == split) & (finals.weights == weights) & (finals.decoding == decoding)]
 
 
-def interval(values) -> dict:
-    """Mean and Student-t interval over seeds."""
-    low, high = stats.t_interval(values)
-    return dict(mean=float(np.mean(values)), low=low, high=high, seeds=len(values))
-
-
-def difference(table: pd.DataFrame, column: str, first: str, second: str) -> dict:
-    """`first` minus `second`, condition against condition, paired by seed: mean, low, high, seeds."""
+def difference(table: pd.DataFrame, column: str, first: str, second: str) -> Estimate:
+    """`first` minus `second`, condition against condition, paired by seed."""
     wide = table.pivot(index="seed", columns="condition", values=column)
-    return interval((wide[first] - wide[second]).to_numpy())
+    return stats.mean(wide[first] - wide[second], "seeds")
 
 
 def steps_to(looks: pd.DataFrame, threshold: float) -> pd.DataFrame:
@@ -74,8 +68,8 @@ def survival(finals: pd.DataFrame, begun: pd.DataFrame, weights: str = "nf4", sp
     return both[["condition", "seed", "gain", "stored", "kept"]]
 
 
-def share(kept: pd.DataFrame) -> dict:
-    """Of the mean gain of all conditions, the share that storage leaves: mean, low, high over seeds; and `gained`,
-    whether every seed gained at all, without which a share says nothing. kept: as `survival` returns it."""
+def share(kept: pd.DataFrame) -> Estimate:
+    """Of the mean gain of all conditions, the share that storage leaves, over seeds. kept: as `survival` returns it.
+    Without a gain in every seed a share says nothing: its value is then nan."""
     means = kept.groupby("seed")[["gain", "stored"]].mean()
-    return interval((means.stored / means.gain).to_numpy()) | dict(gained=bool((means.gain > 0).all()))
+    return stats.mean((means.stored / means.gain).where((means.gain > 0).all()), "seeds")

@@ -173,9 +173,7 @@ def summary(answers: pd.DataFrame) -> dict:
     """
     correct = answers.correct.to_numpy()
     if np.isin(correct, (0.0, 1.0)).all():
-        from statsmodels.stats.proportion import proportion_confint
-
-        low, high = map(float, proportion_confint(int(correct.sum()), len(correct), method="wilson"))
+        low, high = stats.share_interval(int(correct.sum()), len(correct))
     else:
         low, high = stats.bootstrap_interval(correct)
     means = answers[["correct", "length", "finished"]].mean()

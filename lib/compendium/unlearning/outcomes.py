@@ -7,6 +7,7 @@ import pandas as pd
 
 from compendium import units
 from compendium.paths import UNLEARNING
+from compendium.stats import Estimate
 
 
 def read(name: str, where: Path = UNLEARNING / "unlearned") -> pd.DataFrame:
@@ -52,19 +53,30 @@ def gaps(answers: pd.DataFrame, method: str, fmt: str) -> pd.Series:
     return (shares(answers, method, ["forget"], fmt) - shares(answers, method, ["forget"])).dropna()
 
 
-def interval(values: pd.Series, *, seed: int = 0, resamples: int = 2000) -> tuple[float, float, float]:
-    """Mean over domains (of the mean over facts and seeds), and its 95 % percentile bootstrap interval.
+def pooled_gaps(answers: pd.DataFrame, runs: pd.DataFrame, fmt: str) -> pd.Series:
+    """`gaps` of several methods in those `runs` (columns domain, seed, method), by fact: the mean over methods."""
+    found = []
+    for method, part in runs.groupby("method"):
+        gap = gaps(answers, method, fmt)
+        same = pd.MultiIndex.from_frame(part[["domain", "seed"]])
+        found.append(gap[gap.index.droplevel(["relation", "subject"]).isin(same)])
+    return pd.concat(found).groupby(level=[0, 1, 2, 3]).mean()
+
+
+def interval(values: pd.Series, *, seed: int = 0, resamples: int = 2000) -> Estimate:
+    """Mean over domains (of the mean over facts and seeds), and its 95 % percentile bootstrap interval over runs.
 
     values: as `shares` gives them. A draw resamples seeds and facts, the same facts in all seeds of a domain: answers
     to one fact in several runs are no independent evidence. With three seeds the interval is rather too narrow.
     """
     rng = np.random.default_rng(seed)
-    means, drawn = [], []
+    means, drawn, runs = [], [], 0
     for _, part in values.groupby("domain"):
         grid = part.unstack("seed").to_numpy()  # (facts, seeds), nan where a run did not ask
         facts = rng.integers(len(grid), size=(resamples, len(grid), 1))
         seeds = rng.integers(grid.shape[1], size=(resamples, 1, grid.shape[1]))
         means.append(np.nanmean(grid))
         drawn.append(np.nanmean(grid[facts, seeds], axis=(1, 2)))
+        runs += grid.shape[1]
     low, high = np.nanpercentile(np.mean(drawn, axis=0), [2.5, 97.5])
-    return float(np.mean(means)), float(low), float(high)
+    return Estimate(float(np.mean(means)), float(low), float(high), runs, "runs")

@@ -62,16 +62,17 @@ def test_intervals_resample_facts_and_seeds():
     rng = np.random.default_rng(0)
     facts = rng.normal(size=(200, 1))
     alike = grid(np.repeat(facts, 3, axis=1))
-    mean, low, high = outcomes.interval(alike)
+    mean, low, high, runs, _ = outcomes.interval(alike)
+    assert runs == 3
     assert mean == pytest.approx(facts.mean())
     error = facts.std() / np.sqrt(200)  # three runs of the same answers are worth one
     assert high - low == pytest.approx(2 * 1.96 * error, rel=0.1)
     seeds = rng.normal(size=(1, 30))
-    mean, low, high = outcomes.interval(grid(np.repeat(seeds, 50, axis=0)))
+    mean, low, high, *_ = outcomes.interval(grid(np.repeat(seeds, 50, axis=0)))
     assert high - low == pytest.approx(2 * 1.96 * seeds.std() / np.sqrt(30), rel=0.1)
     holes = np.where(rng.random((40, 3)) < 0.3, np.nan, 1.0)
     both = pd.concat([grid(holes), grid(np.zeros((10, 3)), "e")])
-    assert outcomes.interval(both) == (0.5, 0.5, 0.5)
+    assert outcomes.interval(both)[:3] == (0.5, 0.5, 0.5)
 
 
 def test_missing_tables_are_said(tmp_path):

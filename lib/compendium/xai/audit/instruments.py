@@ -174,19 +174,6 @@ def measures(table: pd.DataFrame) -> pd.DataFrame:
 # What the table says
 
 
-def share_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Exact (Clopper-Pearson) interval of a share: honest for few items and for shares of 0 and 1. nan for none.
-
-    Raises ValueError unless both are whole numbers.
-    """
-    if hits != int(hits) or n != int(n):
-        raise ValueError(f"numbers of hits and of items needed, got {hits} of {n}: a share is hits / n")
-    if n == 0:
-        return (np.nan, np.nan)
-    found = sps.binomtest(int(hits), int(n)).proportion_ci(level, method="exact")
-    return (float(found.low), float(found.high))
-
-
 def difference(values, group, *, seed: int = 0, resamples: int = 4999) -> dict:
     """Mean of `values` where `group` is true minus where it is not: difference, bootstrap interval (within groups),
     permutation p (two-sided). nan without two values in each group. Raises ValueError for missing values, groups that

@@ -43,7 +43,6 @@ from compendium.xai.meta.gating import (
     passes,
     passing,
     reversed_order,
-    share_interval,
 )
 from compendium.xai.meta.hiding import (
     Detector,
@@ -142,7 +141,6 @@ __all__ = [
     "reversed_order",
     "scaffold",
     "secret",
-    "share_interval",
     "strongest_found",
     "tamper",
     "tau_matrix",

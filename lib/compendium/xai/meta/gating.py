@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from compendium import stats
 from compendium.xai.explain import predictor
 from compendium.xai.metrics import BETTER, METRICS, SENSITIVITIES
 from compendium.xai.synthetic import TABLES
@@ -37,13 +38,6 @@ def scorer(metric: str, predict, X, target, baseline, seed: int) -> Callable:
 def mean(values) -> float:
     values = np.asarray(values, float)
     return float(np.nanmean(values)) if np.isfinite(values).any() else np.nan
-
-
-def share_interval(yes: int, of: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share."""
-    from statsmodels.stats.proportion import proportion_confint
-
-    return tuple(map(float, proportion_confint(yes, of, method="wilson"))) if of else (np.nan, np.nan)
 
 
 def reversed_order(A, by=None) -> np.ndarray:
@@ -113,6 +107,6 @@ def passing(found: pd.DataFrame, column: str = "passes") -> pd.DataFrame:
     """One row a metric: share of tables and seeds that pass, with Wilson's interval."""
     rows = []
     for name, of in found.groupby("metric", sort=False):
-        low, high = share_interval(int(of[column].sum()), len(of))
+        low, high = stats.share_interval(int(of[column].sum()), len(of))
         rows.append({"metric": name, "share": of[column].mean(), "low": low, "high": high, "cases": len(of)})
     return pd.DataFrame(rows)
