@@ -19,8 +19,11 @@ def draw(out):
     results.figure(fig, "line", pd.DataFrame({"x": [0, 1], "y": [0, 1 / 3]}))
     plt.close(fig)
     results.metrics(b=np.float32(0.123456789), a=1, missing=float("nan"))
-    results.claim(id="a", statement="s", paper="p", measured=1 / 3, ci=(0.1, 0.5), seeds=3, verdict=report.HOLDS)
-    results.claim(id="a", statement="s", paper="p", measured=0.4, ci=(0.1, 0.5), seeds=3, verdict=report.FAILS)
+    results.claim("a", "ours", "earlier", stats.Estimate(1 / 3, 0.1, 0.5, 8, "seeds"), bar=0.0)
+    results.claim(
+        "a", "paper", "s", stats.Estimate(0.4, 0.1, 0.5, 8, "seeds"), bar=0.6, paper="p", margin=0.1, figure="line"
+    )
+    results.claim("b", "check", "software", stats.Estimate(1.0, None, None, 1, "comparison"), bar=0.5)
     return results
 
 
@@ -38,10 +41,13 @@ def test_without_a_folder_nothing_is_written_and_everything_checked(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     results = draw(None)
     assert not list(tmp_path.iterdir())
-    with pytest.raises(ValueError, match="unknown verdict 'yes'"):
-        results.claim(id="b", statement="", paper="", measured=0, verdict="yes")
+    one = stats.Estimate(0.4, 0.1, 0.5, 8, "seeds")
+    with pytest.raises(ValueError, match="unknown kind 'papers'"):
+        results.claim("b", "papers", "", one, bar=0)
     with pytest.raises(ValueError, match="claim id"):
-        results.claim(id="B c", statement="", paper="", measured=0, verdict=report.HOLDS)
+        results.claim("B c", "paper", "", one, bar=0)
+    with pytest.raises(ValueError, match="side is 'over'"):
+        results.claim("b", "paper", "", one, bar=0, side="over")
 
 
 def test_claims_are_collected_into_a_table_and_the_readme(tmp_path):
@@ -49,8 +55,16 @@ def test_claims_are_collected_into_a_table_and_the_readme(tmp_path):
     (tmp_path / "figures/01_section/.01_notebook.partial").mkdir()
     (tmp_path / "figures/01_section/.01_notebook.partial/claims.json").write_text("[{}]")
     claims = report.collect(tmp_path / "figures")
-    assert claims.notebook.tolist() == ["01_section/01_notebook"]
-    assert claims.measured.tolist() == [0.4]
+    assert claims.notebook.tolist() == ["01_section/01_notebook"] * 2
+    assert claims.value.tolist() == [0.4, 1.0]
+    assert claims.verdict.tolist() == [stats.CONTRADICTED, stats.SUPPORTED]
+    assert report.counts(claims).loc["paper"].to_dict() == {
+        "supported": 0,
+        "contradicted": 1,
+        "undecided": 0,
+        "not testable": 0,
+    }
+    assert report.counts(claims).to_numpy().sum() == 1, "a check is no finding"
     readme = tmp_path / "README.md"
     readme.write_text("top\n<!-- scorecard:start -->\nstale line\n<!-- scorecard:end -->\nbottom\n")
     report.update_readme(report.scorecard(claims), readme)
@@ -58,18 +72,24 @@ def test_claims_are_collected_into_a_table_and_the_readme(tmp_path):
     text = readme.read_text()
     assert text.startswith("top\n")
     assert text.endswith("<!-- scorecard:end -->\nbottom\n")
-    assert "0.4 [0.1, 0.5] | **does not hold here** |" in text
+    chance = f"{stats.power(stats.Estimate(0.4, 0.1, 0.5, 8, 'seeds'), 0.1):.0%}"
+    assert f"| s | p; power {chance} | 0.4 [0.1, 0.5], 8 seeds | **contradicted** |" in text
+    assert "software" not in text
     assert "stale line" not in text
     readme.write_text("no marks")
     with pytest.raises(ValueError, match="scorecard:start"):
         report.update_readme("", readme)
 
 
-def test_verdicts_follow_the_rule():
-    assert report.verdict(holds=True) == report.HOLDS
-    assert report.verdict(holds=False, in_direction=True) == report.DIRECTION
-    assert report.verdict(holds=False) == report.FAILS
-    assert report.verdict(holds=True, testable=False) == report.UNTESTABLE
+def test_what_cannot_be_tested_says_why():
+    results, few = report.Report(), stats.Estimate(0.4, 0.1, 0.5, 5, "seeds")
+    assert results.claim("few", "ours", "", few, bar=0.0)["why"] == "5 seeds, fewer than 6"
+    enough = few._replace(n=9)
+    assert results.claim("said", "ours", "", enough, bar=0.0, untestable="a quick run")["verdict"] == stats.UNTESTABLE
+    assert results.claim("none", "ours", "", enough._replace(low=None), bar=0.0)["why"] == "no interval"
+    assert results.claim("fine", "ours", "", enough, bar=0.0)["why"] is None
+    assert results.claims["few"]["power"] is None, "only claims of papers carry it"
+    assert results.summary().verdict.tolist() == ["not testable"] * 3 + ["supported"]
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
@@ -117,7 +137,7 @@ def test_mcnemar_equals_the_binomial_test():
         (b"a\nx\n", b"a\ny\n", ".csv", compare.DRIFT),
         (b"a\n1\n", b"b\n1\n", ".csv", compare.DRIFT),
         (b'[{"v": 2.0}]', b'[{"v": 2.001}]', ".json", compare.TOLERATED),
-        (b'[{"v": "holds"}]', b'[{"v": "does not hold here"}]', ".json", compare.DRIFT),
+        (b'[{"v": "supported"}]', b'[{"v": "undecided"}]', ".json", compare.DRIFT),
         (b"a,b\n1,\n", b"a,b\n1,3\n", ".csv", compare.DRIFT),
         (b"png1", b"png2", ".png", compare.TOLERATED),
         (b"a,b\ninf,1\n", b"a,b\ninf,1.001\n", ".csv", compare.TOLERATED),
@@ -154,14 +174,6 @@ def test_exercises_are_checked(capsys):
     teach.check(2, 1.0, "hint")
     teach.check("text", 1.0, "hint")
     assert capsys.readouterr().out.split("\n")[:4] == ["not answered yet", "right", "not yet: hint", "not yet: hint"]
-
-
-@pytest.mark.parametrize("answer", ["no", "", float("nan"), np.nan, None])
-@pytest.mark.parametrize("name", ["holds", "in_direction", "testable"])
-def test_a_verdict_needs_yes_or_no(answer, name):
-    """Text and nan are true for Python: "no" used to hold."""
-    with pytest.raises(ValueError, match=f"{name} must be True or False"):
-        report.verdict(**{"holds": False, name: answer})
 
 
 def test_provenance_never_fails_a_run_that_is_done(monkeypatch, tmp_path):

@@ -110,3 +110,69 @@ def test_answers_to_other_items_are_refused():
         stats.mcnemar(pd.Series(BEFORE), pd.Series(AFTER)[::-1])
     with pytest.raises(ValueError, match="paired answers"):
         stats.mcnemar(BEFORE, AFTER[1:])
+
+
+def test_estimates_are_their_intervals():
+    values = [0.2, 0.4, np.nan, 0.9]
+    found = stats.mean(values, "seeds")
+    assert found[:3] == pytest.approx((0.5, *stats.t_interval([0.2, 0.4, 0.9])))
+    assert found[3:] == (3, "seeds")
+    assert stats.mean_share([0.9, 1.0, 1.0, 0.95], "seeds").high == 1.0
+    assert stats.mean_share([-0.9, -1.0, -1.0], "seeds").low == -1.0
+    assert stats.resampled_mean(values, "facts")[1:3] == stats.bootstrap_interval([0.2, 0.4, 0.9])
+    assert stats.share(7, 10, "facts")[:3] == pytest.approx((0.7, 0.396775, 0.892209), abs=1e-5)
+    assert np.isnan(stats.mean([], "seeds").value)
+
+
+def test_shares_have_wilsons_or_the_exact_interval():
+    assert stats.share_interval(8, 10) == pytest.approx((0.490162, 0.943318), abs=1e-5)
+    assert stats.share_interval(7, 7, exact=True) == pytest.approx((0.025 ** (1 / 7), 1.0))
+    assert np.isnan(stats.share_interval(0, 0)).all()
+    for wrong in ((0.7, 10), (11, 10), (-1, 3)):
+        with pytest.raises(ValueError, match="numbers of hits"):
+            stats.share_interval(*wrong)
+
+
+ENDS = st.floats(-1, 1)
+
+
+@given(ENDS, ENDS, ENDS, st.integers(1, 12))
+def test_a_verdict_follows_from_interval_bar_and_side(a, b, bar, n):
+    low, high = sorted((a, b))
+    one = stats.Estimate((low + high) / 2, low, high, n, "seeds")
+    above, below = stats.verdict(one, bar), stats.verdict(one, bar, stats.BELOW)
+    if n < stats.LEAST:
+        assert above == below == stats.UNTESTABLE
+    elif low <= bar <= high:
+        assert above == below == stats.UNDECIDED
+    else:
+        assert {above, below} == {stats.SUPPORTED, stats.CONTRADICTED}
+        assert (above == stats.SUPPORTED) == (low > bar)
+    mirrored = stats.Estimate(-one.value, -high, -low, n, "seeds")
+    assert stats.verdict(mirrored, -bar, stats.BELOW) == above
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(-0.05, 0.05, "supported"), (-0.2, 0.05, "undecided"), (0.11, 0.2, "contradicted"), (-0.2, 0.2, "undecided")],
+)
+def test_an_equivalence_has_two_bars(low, high, expected):
+    one = stats.Estimate(0.0, low, high, 9, "seeds")
+    assert stats.verdict(one, (-0.1, 0.1), stats.WITHIN) == expected
+
+
+@pytest.mark.parametrize(("bar", "side"), [(0.0, "over"), ((0, 1), "above"), (0.0, "within"), ((1, 0), "within")])
+def test_bars_fit_their_side(bar, side):
+    with pytest.raises(ValueError, match=r"side is|bar is"):
+        stats.verdict(stats.Estimate(0, -1, 1, 9, "seeds"), bar, side)
+
+
+def test_power_is_that_of_the_one_sided_t_test():
+    values = np.random.default_rng(3).normal(0.2, 1, 12)
+    spread = values.std(ddof=1)
+    one = stats.mean(values, "seeds")
+    # noncentral t: the interval's lower end is above 0 when the t statistic passes its 97.5 % point
+    exact = sps.nct.sf(sps.t.ppf(0.975, 11), 11, 0.8 / spread * np.sqrt(12))
+    assert stats.power(one, 0.8) == pytest.approx(exact, abs=0.03)
+    assert stats.power(one, 0.8) == stats.power(one, 0.8)
+    assert np.isnan(stats.power(one._replace(low=None), 0.8))

@@ -70,6 +70,6 @@ def survival(finals: pd.DataFrame, begun: pd.DataFrame, weights: str = "nf4", sp
 
 def share(kept: pd.DataFrame) -> Estimate:
     """Of the mean gain of all conditions, the share that storage leaves, over seeds. kept: as `survival` returns it.
-    Without a gain in every seed a share says nothing: its value is then nan."""
+    Without a gain in every seed a share says nothing: its value is then nan, of no seeds."""
     means = kept.groupby("seed")[["gain", "stored"]].mean()
-    return stats.mean((means.stored / means.gain).where((means.gain > 0).all()), "seeds")
+    return stats.mean(means.stored / means.gain if (means.gain > 0).all() else [], "seeds")
