@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-DATA = ROOT / "data"  # facts, prompts and their data card
+HERE = Path(__file__).parent
+CLONE = (HERE.parents[1] / "pipeline.yaml").exists()  # else a wheel, whose data lies beside the code
+ROOT = HERE.parents[1] if CLONE else Path.cwd()
+DATA = ROOT / "data" if CLONE else HERE / "data"  # facts, prompts and their data card
 UNLEARNING = DATA / "unlearning"  # what unlearned models answered: one folder per study
-MODELS = DATA / "models"  # fetched weights, git-ignored
+MODELS = DATA / "models" if CLONE else Path.home() / ".cache/compendium"  # fetched weights, git-ignored
 TABULAR = DATA / "tabular"  # the prior-fitted network, and what all methods reached
 NOTEBOOKS = ROOT / "notebooks"
 FIGURES = ROOT / "figures"  # one folder per notebook: images, the numbers behind them, claims
