@@ -91,7 +91,7 @@ class Case:
 CHEAP = {
     "lime": {"samples": 300},
     "kernel shap": {"samples": 300, "most": 10},
-    "integrated gradients": {"steps": 32},
+    "integrated gradients": {"steps": 128},
     "smoothgrad": {"samples": 16},
 }
 
