@@ -75,9 +75,18 @@ def test_what_agrees(value, shift):
 
 @pytest.mark.parametrize(
     ("one", "other", "same"),
-    [("", "", True), ("", "0", False), ("a", "b", False), ("nan", "1", False), ("0.502", "0.503", True), ("1", "0", False),
-     ("0.502", "0.504", False), ("True", "False", False), ("1e-17", "3e-17", True)],
-)  # fmt: skip
+    [
+        ("", "", True),
+        ("", "0", False),
+        ("a", "b", False),
+        ("nan", "1", False),
+        ("0.502", "0.503", True),
+        ("1", "0", False),
+        ("0.502", "0.504", False),
+        ("True", "False", False),
+        ("1e-17", "3e-17", True),
+    ],
+)
 def test_cells(one, other, same):
     assert check.agrees(one, other) == same
 

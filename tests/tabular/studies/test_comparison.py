@@ -15,9 +15,15 @@ FEW = dict(rows=60, asked=40, members=1)
 
 def test_one_unit_per_method_split_and_set():
     found = comparison.planned(
-        seeds=[0, 1], sets=["wine", "iris"], fair=["simulated"], methods=["constant"], fair_methods=["logistic"],
-        more_sets=["iris"], more_methods=["zero-shot"], stored="nf4",
-    )  # fmt: skip
+        seeds=[0, 1],
+        sets=["wine", "iris"],
+        fair=["simulated"],
+        methods=["constant"],
+        fair_methods=["logistic"],
+        more_sets=["iris"],
+        more_methods=["zero-shot"],
+        stored="nf4",
+    )
     said = [(u["name"], u["seed"], u["method"], u.get("stored"), u["tags"]) for u in found]
     assert said == [
         ("wine", 0, "constant", "nf4", True),
@@ -73,8 +79,10 @@ def test_a_command_makes_shards_and_merges_them(tmp_path, capsys):
 def test_contexts_hold_all_rows():
     found = when_to_fine_tune.planned(sets=["wine"], seeds=[0], lengths=[25, 50], members=2)
     assert [(u["rows"], u["context"], u["method"]) for u in found[:3]] == [
-        (25, 25, "boosting"), (25, 25, "zero-shot"), (50, 50, "boosting")
-    ]  # fmt: skip
+        (25, 25, "boosting"),
+        (25, 25, "zero-shot"),
+        (50, 50, "boosting"),
+    ]
     with pytest.raises(ValueError, match="1 rows are too few"):
         when_to_fine_tune.planned(sets=["wine"], seeds=[0], lengths=[1], members=2)
 

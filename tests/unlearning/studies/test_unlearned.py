@@ -81,9 +81,14 @@ def test_missing_tables_are_said(tmp_path):
 
 
 WHOLE = {
-    "domains": "[d, e]", "seeds": "[0]", "settings": "{steps: 2}", "limits": "{}", "options": "{n_prose: 1}",
-    "stored": "{others: [nf4]}", "inside": "[]",
-}  # fmt: skip
+    "domains": "[d, e]",
+    "seeds": "[0]",
+    "settings": "{steps: 2}",
+    "limits": "{}",
+    "options": "{n_prose: 1}",
+    "stored": "{others: [nf4]}",
+    "inside": "[]",
+}
 
 
 def settings_file(tmp_path, rates="method,learning_rate\nGA,1e-3\nMANSU,1e-2\n", **changes):
@@ -96,16 +101,23 @@ def settings_file(tmp_path, rates="method,learning_rate\nGA,1e-3\nMANSU,1e-2\n",
 
 def test_units_are_methods_by_domain_and_seed(tmp_path):
     file = settings_file(
-        tmp_path, domains='["r, d", "r, e"]', seeds="[0, 1]", inside="[GA]",
-        stored="{others: [nf4], MANSU: [fp4]}", ablations='{"r, e, 1": ["MANSU, no floor"]}',
-    )  # fmt: skip
+        tmp_path,
+        domains='["r, d", "r, e"]',
+        seeds="[0, 1]",
+        inside="[GA]",
+        stored="{others: [nf4], MANSU: [fp4]}",
+        ablations='{"r, e, 1": ["MANSU, no floor"]}',
+    )
     found = unlearned.sweep(settings.read(file), out=tmp_path / "out").units
     said = [(u["domain"], u["seed"], u["method"], u["settings"]["learning_rate"]) for u in found]
     methods = [("none", 0.0), ("GA", 1e-3), ("MANSU", 1e-2)]
     assert said == [
-        *[("r, d", 0, *m) for m in methods], *[("r, d", 1, *m) for m in methods], *[("r, e", 0, *m) for m in methods],
-        *[("r, e", 1, *m) for m in methods], ("r, e", 1, "MANSU, no floor", 1e-2),
-    ]  # fmt: skip
+        *[("r, d", 0, *m) for m in methods],
+        *[("r, d", 1, *m) for m in methods],
+        *[("r, e", 0, *m) for m in methods],
+        *[("r, e", 1, *m) for m in methods],
+        ("r, e", 1, "MANSU, no floor", 1e-2),
+    ]
     assert [u["options"]["look_inside"] for u in found[:6]] == [True, True, True, False, True, False]
     assert [u["options"]["stored"] for u in found[:3]] == [["nf4"], ["nf4"], ["fp4"]]
 
@@ -174,8 +186,11 @@ def test_reversal_has_an_untouched_model_in_every_number_format():
     given = dict(domain="r, d", seed=0, stored=["nf4"], settings={}, limits={})
     found = quantization_reversal.planned(rates={"NPO": [1e-5]}, masters=["float32", "bfloat16"], **given)
     assert [(u["method"], u["master"]) for u in found] == [
-        ("none", "float32"), ("none", "bfloat16"), ("NPO", "float32"), ("NPO", "bfloat16")
-    ]  # fmt: skip
+        ("none", "float32"),
+        ("none", "bfloat16"),
+        ("NPO", "float32"),
+        ("NPO", "bfloat16"),
+    ]
     with pytest.raises(ValueError, match="unknown number format 'float16'"):
         quantization_reversal.planned(rates={}, masters=["float16"], **given)
 
