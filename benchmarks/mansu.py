@@ -10,7 +10,7 @@ import time
 import pandas as pd
 
 from compendium.unlearning import evaluation, methods
-from compendium.unlearning.studies import unlearned
+from compendium.unlearning.known import KNOWN
 
 SETTINGS = dict(
     batch=4, retain_batch=12, learning_rate=6e-3, circuit=0.5, share=0.008, damping=0.1, reach=0.5, budget=None
@@ -22,7 +22,7 @@ def main() -> None:
     for name, default in (("threads", 2), ("steps", 30)):
         parser.add_argument(f"--{name}", type=int, default=default)
     given = parser.parse_args()
-    table = pd.read_csv(unlearned.KNOWN, dtype=str)
+    table = pd.read_csv(KNOWN, dtype=str)
     subject = evaluation.load("country_capital", "Europe", 0, threads=given.threads, known=table)
     settings = SETTINGS | {"steps": given.steps}
     pieces = {
