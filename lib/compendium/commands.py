@@ -53,18 +53,19 @@ def run(given: argparse.Namespace) -> None:
 
 
 def main(parser: argparse.ArgumentParser, argv=None) -> None:
-    """Parse and do what was asked; whatever a user can set right ends in one line."""
+    """Parse and do what was asked; whatever a user can set right ends in one line.
+
+    A section says so of an error of its own by the class attribute `for_users`.
+    """
     from compendium import finite, models, units
 
     given = parser.parse_args(argv)
     try:
         (getattr(given, "do", None) or run)(given)
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
-        if (
-            isinstance(error, RuntimeError)
-            and not isinstance(error, models.ModelError | finite.Diverged | units.Lost)
-            and not hasattr(error, "shown")
-        ):
+    except (ValueError, OSError, ImportError, models.ModelError, finite.Diverged, units.Lost) as error:
+        sys.exit(f"error: {str(error).splitlines()[0]}")
+    except RuntimeError as error:
+        if not getattr(error, "for_users", False):  # a mistake in the code, whose place matters
             raise
         sys.exit(f"error: {str(error).splitlines()[0]}")
     except KeyboardInterrupt:

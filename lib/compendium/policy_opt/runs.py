@@ -55,6 +55,8 @@ INSTALL = {
 class RunError(RuntimeError):
     """A run that cannot start, or did not finish; the message says why and what to do."""
 
+    for_users = True
+
 
 class DivergedError(RunError):
     """A run whose training diverged in its own process; the message has the step and what to lower."""
