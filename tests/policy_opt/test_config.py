@@ -2,6 +2,7 @@
 
 import pytest
 
+from compendium import settings
 from compendium.paths import ROOT
 from compendium.policy_opt import config
 
@@ -61,7 +62,7 @@ def test_what_cannot_be_run_is_refused_in_one_line(given, message):
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(config.ConfigError, match="no parameters file"):
+    with pytest.raises(settings.SettingsError, match="no parameters file"):
         config.load(tmp_path / "none.yaml")
 
 
