@@ -4,6 +4,8 @@ export DVC_NO_ANALYTICS := 1
 export PYTHONHASHSEED := 0
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
+# Threads that wait for work give way at once: otherwise two jobs side by side slow one another ten-fold.
+export GOMP_SPINCOUNT ?= 1000
 export PYTHONWARNINGS := ignore::FutureWarning
 export COMPENDIUM_STARTED := $(shell date +%s)
 PYTHON ?= python3.11
@@ -31,7 +33,7 @@ check: .venv/data  ## make a few units of every expensive stage again (SEED=...,
 
 test: .venv/ok  ## unit tests, pipeline tests, and every notebook with its quick defaults
 	.venv/bin/dvc repro --quiet fetch_model
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 outputs: .venv/ok  ## refresh the outputs stored in the notebooks
 	.venv/bin/dvc repro --quiet fetch_model

@@ -23,7 +23,7 @@ def path(tmp_path):
     return tmp_path / "facts.csv"
 
 
-@pytest.mark.parametrize("name", ["facts", "prompts", "known", "policies", "prose"])
+@pytest.mark.parametrize("name", ["facts", "prompts", "known", "prose"])
 def test_our_own_tables_are_read_as_they_stand(name):
     plain = pd.read_csv(DATA / f"{name}.csv", dtype=str, keep_default_na=False)
     pd.testing.assert_frame_equal(

@@ -187,6 +187,24 @@ def test_units_follow_the_code_that_they_run():
     assert "baselines.py" not in {path.name for path in pfn}
 
 
+def test_a_change_of_the_runner_makes_no_unit_again(monkeypatch):
+    name, changed = "compendium.tabular.studies.learning_rates", []
+    monkeypatch.setattr(dependencies, "sha256", lambda path: f"{path.name}{path.name in changed}")
+    digest = lambda: dependencies.code.__wrapped__(name)
+    before = digest()
+    changed[:] = ["units.py", "workers.py"]
+    assert digest() == before
+    changed[:] = ["finetune.py"]
+    assert digest() != before
+
+
+def test_packages_that_a_study_does_without_may_lack(tmp_path, monkeypatch):
+    monkeypatch.setattr(units, "PACKAGES", ("numpy", "no-such-package"))
+    units._versions.cache_clear()
+    assert sweep(tmp_path).key({"folder": "a", "i": 1})
+    units._versions.cache_clear()
+
+
 def test_results_take_no_foreign_folders_place(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 LIBRARY = Path(__file__).parents[1]
 APART = ("paths", "__init__")  # folder names, and what a section says of itself: no result depends on them
+RUNNERS = ("units.py", "workers.py")  # call a unit and keep its rows: they do not change what it makes
 
 
 def module(name: str) -> Path | None:
@@ -33,11 +34,13 @@ def imported(source: str) -> set[Path]:
     return {path for path in map(module, names) if path}
 
 
-def closure(start: Iterable[Path]) -> list[Path]:
-    """These files and all that they import, sorted."""
-    todo, found = set(start), set()
+def closure(start: Iterable[Path], without: Iterable[Path] = ()) -> list[Path]:
+    """These files and all that they import, sorted, but for `without` and what is imported through these alone."""
+    todo, found, without = set(start), set(), set(without)
     while todo:
-        found.add(path := todo.pop())
+        if (path := todo.pop()) in without:
+            continue
+        found.add(path)
         todo |= set() if apart(path) else imported(path.read_text(encoding="utf-8")) - found
     return sorted(path for path in found if not apart(path))
 
@@ -49,9 +52,11 @@ def apart(path: Path) -> bool:
 
 @functools.cache
 def code(name: str) -> str:
-    """A digest of the source of the module `name` and of all that it imports; of nothing, where it is none of ours."""
-    start = module(name)
-    digests = [(file.relative_to(LIBRARY).as_posix(), sha256(file)) for file in closure({start} if start else ())]
+    """A digest of the source of the module `name` and of all that it imports but RUNNERS; of nothing, where it is none
+    of ours."""
+    start, runners = module(name), [LIBRARY / "compendium" / file for file in RUNNERS]
+    files = closure({start}, runners) if start else []
+    digests = [(file.relative_to(LIBRARY).as_posix(), sha256(file)) for file in files]
     return hashlib.sha256(repr(digests).encode()).hexdigest()
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import nbformat
 
-from compendium import files, settings
+from compendium import files, settings, workers
 from compendium.executed import KERNEL, beside, check_copy, check_out, normalise
 from compendium.paths import EXECUTED, FIGURES, NOTEBOOKS, ROOT, relative
 
@@ -101,6 +101,7 @@ def execute(path: Path, values: dict, copy: Path):
     import papermill
     from jupyter_client.kernelspec import NoSuchKernel
 
+    workers.give_way()
     said = f"the executed copy is {relative(copy)}; earlier results are unchanged"
 
     def place(ran, index: int) -> str:

@@ -48,18 +48,32 @@ class Sweep:
     digits: str = DIGITS  # of the numbers in the tables
 
     def __post_init__(self):
-        keys = [self.key(unit) for unit in self.units]
-        if twice := next((i for i, key in enumerate(keys) if key in keys[:i]), None):
-            raise ValueError(f"two units are the same: {self.units[twice]}")
+        seen = set()
+        for unit in self.units:
+            if (key := self.key(unit)) in seen:
+                raise ValueError(f"two units are the same: {unit}")
+            seen.add(key)
 
     def key(self, unit: dict) -> str:
         """What a unit's rows depend on, as 24 digits."""
         name = f"{self.function.__module__}.{self.function.__qualname__}"
-        return dependencies.digest([name, unit, dependencies.code(self.function.__module__), self._rest, self.digits])
+        inputs = [_sha256(path) for path in self.inputs]
+        return dependencies.digest(
+            [name, unit, dependencies.code(self.function.__module__), [inputs, _versions()], self.digits]
+        )
 
-    @property
-    def _rest(self) -> list:
-        return [[_sha256(path) for path in self.inputs], [metadata.version(name) for name in PACKAGES]]
+
+@functools.cache
+def _versions() -> list[str]:
+    """Of PACKAGES; one that a study does without may not be there."""
+
+    def version(name: str) -> str:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return "none"
+
+    return [version(name) for name in PACKAGES]
 
 
 def _sha256(path: Path) -> str:

@@ -42,14 +42,13 @@ _RULES = {
 def check(name: str, A: np.ndarray, at: np.ndarray, to: np.ndarray, tolerance: float, remedy: str) -> None:
     """Raise ValueError unless contributions A (n, ...) sum to `at` - `to` (n,) in every row.
 
-    at, to: outputs at the rows and where nothing is known. tolerance: share of the largest output, or of its change,
-    that sums may miss;
+    at, to: outputs at the rows and where nothing is known. tolerance: share of the largest output that sums may miss;
     where that is SUMS, of the largest change, which may be far smaller than outputs with a constant in them are, but
     for what single precision loses.
     """
     gap = np.abs(A.reshape(len(A), -1).sum(1) - (at - to))
     worst = int(gap.argmax())
-    largest = max(np.abs(at).max(), np.abs(to).max(), np.abs(at - to).max(), 1e-12)
+    largest = max(np.abs(at).max(), np.abs(to).max(), 1e-12)
     allowed = tolerance * largest
     if tolerance == SUMS:
         allowed = min(allowed, max(tolerance * np.abs(at - to).max(), 1e-5 * largest, 1e-6))

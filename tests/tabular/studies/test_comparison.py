@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from compendium import check, units
-from compendium.tabular import suite
+from compendium.tabular import evaluation, suite
 from compendium.tabular.__main__ import main
 from compendium.tabular.studies import comparison, when_to_fine_tune
 
@@ -117,5 +117,6 @@ def test_bad_settings_end_in_one_line(tmp_path, name, text, message):
 
 def test_the_committed_settings_are_those_of_the_tables():
     for stage, sweep in check.sweeps().items():
-        if sweep.out.exists():
-            assert [entry["arguments"] for entry in units.index(sweep.out)["units"]] == sweep.units, stage
+        made = [entry["arguments"] for entry in units.index(sweep.out)["units"]]
+        absent = evaluation.missing(made) if sweep.function is evaluation.one else []  # packages of data not installed
+        assert [unit for unit in made if unit not in absent] == sweep.units, stage
