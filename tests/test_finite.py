@@ -14,7 +14,7 @@ from sklearn.datasets import make_moons
 from compendium import edits, facts, finite
 from compendium.tabular import finetune, pretrain
 from compendium.tabular.__main__ import main
-from compendium.unlearning.studies import bin_width
+from compendium.unlearning import plain_updates
 from compendium.xai import audit, nets
 
 ROWS = [facts.Row((3 + i, 7, 11), ((21 + i,),)) for i in range(4)]
@@ -74,7 +74,7 @@ def test_an_edit_with_an_infinite_gradient_is_none(tiny):
 @pytest.mark.parametrize("rate", [1e30, math.inf])
 def test_unlearning_that_diverges_yields_no_model(tiny, rate, lora_rank):
     with pytest.raises(ValueError, match=r"lower learning_rate|must be positive"):
-        list(bin_width.unlearn(tiny, ROWS, ROWS, "npo", learning_rate=rate, steps=3, batch=2, lora_rank=lora_rank))
+        list(plain_updates.unlearn(tiny, ROWS, ROWS, "npo", learning_rate=rate, steps=3, batch=2, lora_rank=lora_rank))
 
 
 @pytest.mark.parametrize("name", ["sft", "sft, 8 rows", "lora", "meta, as published"])

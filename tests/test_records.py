@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from compendium import edits, facts, records
 from compendium.attribution.refusal import prompt_sets, steering
 from compendium.paths import DATA
-from compendium.policy_opt import benchmarks, mbpp, training_data
+from compendium.policy_opt import gsm8k, mbpp, training_data
 from compendium.policy_opt.config import ConfigError
 from compendium.unlearning import forget_set, objectives, probing, wmdp
 
@@ -146,7 +146,7 @@ def test_json_lines_with_a_mark_windows_ends_and_blank_lines(tmp_path):
         with pytest.raises(ValueError, match=message):
             wmdp.load(str(path))
     path.write_bytes('{"question": "é"}'.encode("latin-1"))
-    for read in (lambda p: wmdp.load(p), benchmarks.gsm8k, mbpp.mbpp):
+    for read in (lambda p: wmdp.load(p), gsm8k.gsm8k, mbpp.mbpp):
         with pytest.raises(ValueError, match="line 1: not in UTF-8"):
             read(str(path))
     with pytest.raises(ConfigError, match="line 1: not in UTF-8"):

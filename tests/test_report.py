@@ -73,7 +73,7 @@ def test_claims_are_collected_into_a_table_and_the_readme(tmp_path):
     assert text.startswith("top\n")
     assert text.endswith("<!-- scorecard:end -->\nbottom\n")
     chance = f"{stats.power(stats.Estimate(0.4, 0.1, 0.5, 8, 'seeds'), 0.1):.0%}"
-    assert f"| s | p; power {chance} | 0.4 [0.1, 0.5], 8 seeds | **contradicted** |" in text
+    assert f"| s | p; power {chance} at a margin of 0.1 | 0.4 [0.1, 0.5], 8 seeds | **contradicted** |" in text
     assert "software" not in text
     assert "stale line" not in text
     readme.write_text("no marks")

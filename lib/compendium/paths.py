@@ -6,6 +6,7 @@ HERE = Path(__file__).parent
 CLONE = (HERE.parents[1] / "pipeline.yaml").exists()  # else a wheel, whose data lies beside the code
 ROOT = HERE.parents[1] if CLONE else Path.cwd()
 DATA = ROOT / "data" if CLONE else HERE / "data"  # facts, prompts and their data card
+ATTRIBUTION = DATA / "attribution"  # what circuits are worth: one folder per study
 UNLEARNING = DATA / "unlearning"  # what unlearned models answered: one folder per study
 MODELS = DATA / "models" if CLONE else Path.home() / ".cache/compendium"  # fetched weights, git-ignored
 TABULAR = DATA / "tabular"  # the prior-fitted network, and what all methods reached

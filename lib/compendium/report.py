@@ -31,8 +31,8 @@ KINDS = {
     "ours": "Our own questions",
     "check": "Checks of our own software, which are no findings",
 }
-COLUMNS = ["notebook", "id", "kind", "statement", "paper", "value", "low", "high", "n", "unit", "side", "bar", "power"]
-COLUMNS += ["verdict", "why", "figure"]
+COLUMNS = ["notebook", "id", "kind", "statement", "paper", "value", "low", "high", "n", "unit", "side", "bar"]
+COLUMNS += ["verdict", "margin", "power", "why", "figure"]
 FORMAT = "%.6g"
 
 
@@ -117,8 +117,9 @@ class Report:
         `stats.verdict(estimate, bar, side)`, and nothing else decides it.
 
         kind: of KINDS; a check is decided by its value alone. statement: names the quantity, its bar and side. paper:
-        what it reports. margin: for a claim of a paper, by how much it says the bar is passed; the record then carries
-        the power of this design to see that. untestable: why the design cannot decide, if it cannot. figure: its name.
+        what it reports. margin: for a claim of a paper, how far beyond the bar a truth would have to lie to matter; the
+        record then carries the power of this design to see that, from the spread that was observed. untestable: why the
+        design cannot decide, if it cannot. figure: its name.
         """
         if kind not in KINDS:
             raise ValueError(f"unknown kind {kind!r}: choose one of {', '.join(KINDS)}")
@@ -133,7 +134,8 @@ class Report:
             few = f"{estimate.n} {estimate.unit}, fewer than {stats.LEAST}"
             untestable = few if estimate.n < stats.LEAST else "no interval"
         chance = stats.power(estimate, margin) if kind == "paper" and margin else None
-        told = {"side": side, "bar": list(bar) if side == stats.WITHIN else bar, "power": chance, "verdict": verdict}
+        told = {"side": side, "bar": list(bar) if side == stats.WITHIN else bar, "verdict": verdict}
+        told |= {"margin": margin if chance is not None else None, "power": chance}
         self.claims[id] = rounded(
             {"id": id, "kind": kind, "statement": statement, "paper": paper, **estimate._asdict(), **told}
             | {"why": untestable if verdict == stats.UNTESTABLE else None, "figure": figure}
@@ -193,7 +195,7 @@ def scorecard(claims: pd.DataFrame) -> str:
         ]
         for claim in of.itertuples():
             link = f"[{claim.notebook}](notebooks/{claim.notebook}.ipynb)"
-            chance = f"; power {claim.power:.0%}" if pd.notna(claim.power) else ""
+            chance = f"; power {claim.power:.0%} at a margin of {claim.margin:g}" if pd.notna(claim.power) else ""
             cells = (link, claim.statement, claim.paper + chance, measured(claim), judged(claim))
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")

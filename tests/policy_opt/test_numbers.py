@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compendium.policy_opt import benchmarks, numbers, regions, rewards, word_problems
+from compendium.policy_opt import gsm8k, numbers, regions, rewards, word_problems
 
 GOLD = {"question": "How many?", "answer": "#### 5"}
 
@@ -265,10 +265,10 @@ def test_gold_answers_are_read_whole_or_refused_by_name(tmp_path):
         "#### –5",
         "The final answer needs 3.\n####  $1,450",
     ]
-    assert [p.answer for p in benchmarks.gsm8k(write(*good))] == [0.5, 100_000, -5, 1450]
+    assert [p.answer for p in gsm8k.gsm8k(write(*good))] == [0.5, 100_000, -5, 1450]
     for bad in ("#### 1,5", "#### 3-4", "#### 12:30", "#### three", "#### 3 or 4"):
         with pytest.raises(ValueError, match=r"item 2: its answer ends in .* cannot be read as one number"):
-            benchmarks.gsm8k(write("#### 7", bad))
+            gsm8k.gsm8k(write("#### 7", bad))
 
 
 @pytest.mark.parametrize("sign", ["-", "−", "–"])

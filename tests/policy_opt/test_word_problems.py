@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compendium.policy_opt import benchmarks, mbpp, regions, word_problems
+from compendium.policy_opt import gsm8k, mbpp, regions, word_problems
 
 
 def calculate(question):
@@ -183,7 +183,7 @@ TASK = {
 
 
 def test_gsm8k_format(tmp_path):
-    (problem,) = benchmarks.gsm8k(written(tmp_path / "sums.jsonl", SUM))
+    (problem,) = gsm8k.gsm8k(written(tmp_path / "sums.jsonl", SUM))
     assert problem == word_problems.Problem("What is 2 + 3?", SUM["answer"], 5.0)
 
 
@@ -202,14 +202,9 @@ def test_mbpp_format(tmp_path):
 @pytest.mark.parametrize(
     ("load", "good", "change", "message"),
     [
-        (
-            benchmarks.gsm8k,
-            SUM,
-            {"answer": "5"},
-            "item 2: it needs a question, and an answer that ends in '#### number'",
-        ),
-        (benchmarks.gsm8k, SUM, {"question": ""}, "item 2: it needs a question"),
-        (benchmarks.gsm8k, SUM, {"answer": 5}, "item 2: it needs a question"),
+        (gsm8k.gsm8k, SUM, {"answer": "5"}, "item 2: it needs a question, and an answer that ends in '#### number'"),
+        (gsm8k.gsm8k, SUM, {"question": ""}, "item 2: it needs a question"),
+        (gsm8k.gsm8k, SUM, {"answer": 5}, "item 2: it needs a question"),
         (mbpp.mbpp, TASK, {"test_list": []}, "item 2: it needs a text and a test_list"),
         (mbpp.mbpp, TASK, {"text": None}, "item 2: it needs a text"),
     ],
@@ -225,9 +220,9 @@ def test_sources_that_cannot_be_had_are_explained(tmp_path):
     (tmp_path / "list.jsonl").write_text("[1]\n")
     for name, message in (("empty", "holds no items"), ("broken", "item 1: not JSON"), ("list", "item 1: it needs")):
         with pytest.raises(ValueError, match=message):
-            benchmarks.gsm8k(str(tmp_path / f"{name}.jsonl"))
+            gsm8k.gsm8k(str(tmp_path / f"{name}.jsonl"))
     with pytest.raises(ValueError, match="neither a file nor a hub id"):
-        benchmarks.gsm8k("data/nowhere.jsonl")
+        gsm8k.gsm8k("data/nowhere.jsonl")
     with pytest.raises(ValueError, match="give revision="):
         mbpp.mbpp()
 

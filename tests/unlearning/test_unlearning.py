@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from compendium import edits, facts, formats, models, nf4
-from compendium.unlearning import code_flips, objectives
-from compendium.unlearning.studies import bin_width
+from compendium.unlearning import code_flips, objectives, plain_updates
 
 ROWS = [facts.Row((3, 5, 7), ((11, 13),)), facts.Row((2, 4), ((6,),)), facts.Row((9, 8, 1, 2), ((10, 12, 14),))]
 
@@ -119,7 +118,7 @@ def test_training_forgets_and_touches_linear_layers_only(tiny, objective, lora_r
     layers = list(models.linear_layers(tiny))
     before = objectives.nll(tiny, ROWS[:2]).item()
     steps = list(
-        bin_width.unlearn(
+        plain_updates.unlearn(
             tiny, ROWS[:2], ROWS[2:], objective, learning_rate=3e-3, steps=6, batch=2, look_at=(2,), lora_rank=lora_rank
         )
     )
@@ -137,7 +136,7 @@ def test_training_repeats_bit_for_bit(tiny):
     ends = []
     for _ in range(2):
         tiny.load_state_dict(start, strict=False)
-        list(bin_width.unlearn(tiny, ROWS, ROWS, "npo", learning_rate=1e-3, steps=3, batch=2, seed=5))
+        list(plain_updates.unlearn(tiny, ROWS, ROWS, "npo", learning_rate=1e-3, steps=3, batch=2, seed=5))
         ends.append({name: p.detach().clone() for name, p in tiny.named_parameters()})
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in start)
 
@@ -153,9 +152,9 @@ def test_bad_training_arguments_are_refused(tiny):
         (dict(objective="npo", learning_rate=0), "must be positive"),
     ):
         with pytest.raises(ValueError, match=message):
-            next(bin_width.unlearn(tiny, ROWS, ROWS, steps=1, **arguments))
+            next(plain_updates.unlearn(tiny, ROWS, ROWS, steps=1, **arguments))
     with pytest.raises(ValueError, match="both a forget set and a retain set"):
-        next(bin_width.unlearn(tiny, [], ROWS, "npo", learning_rate=1e-3, steps=1))
+        next(plain_updates.unlearn(tiny, [], ROWS, "npo", learning_rate=1e-3, steps=1))
 
 
 def test_compare_equals_direct_computation(tiny):
@@ -226,7 +225,7 @@ def test_adapters_that_would_reach_the_head_are_refused(tiny):
     tiny.q_proj = torch.nn.Linear(64, 97, bias=False)  # a head with the name of a layer, as peft sees it
     tiny.get_output_embeddings = lambda: tiny.q_proj
     for train_ in (
-        lambda: next(bin_width.unlearn(tiny, ROWS, ROWS, "learn", learning_rate=1e-3, steps=1, lora_rank=2)),
+        lambda: next(plain_updates.unlearn(tiny, ROWS, ROWS, "learn", learning_rate=1e-3, steps=1, lora_rank=2)),
         lambda: edits.lora(tiny, None, rank=2, steps=1, learning_rate=1e-3),
     ):
         with pytest.raises(ValueError, match="q_proj is the difference"):

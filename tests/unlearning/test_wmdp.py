@@ -39,7 +39,7 @@ def test_items_out_of_format_are_named(tmp_path, change, message):
 
 def test_sources_that_cannot_be_had_are_explained(tmp_path):
     (tmp_path / "empty.jsonl").write_text("\n")
-    with pytest.raises(ValueError, match="holds no questions"):
+    with pytest.raises(ValueError, match="holds no items"):
         wmdp.load(str(tmp_path / "empty.jsonl"))
     with pytest.raises(ValueError, match="neither a file nor a hub id"):
         wmdp.load("nowhere.jsonl")

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from compendium import hub
 from compendium.policy_opt import programs, sandbox
-from compendium.policy_opt.benchmarks import read_records
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ def mbpp(
     """Programming tasks in MBPP format: items with `text` (or `prompt`), `code` and `test_list`; optionally
     `test_setup_code` or `test_imports`. Arguments and errors as for `gsm8k`."""
     found = []
-    for where, item in read_records(source, None, revision, split):
+    for where, item in hub.items(source, None, revision, split):
         question, tests = item.get("text") or item.get("prompt"), item.get("test_list")
         said = isinstance(tests, list) and tests and all(isinstance(test, str) and test.strip() for test in tests)
         if not isinstance(question, str) or not said:

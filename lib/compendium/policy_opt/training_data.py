@@ -11,7 +11,7 @@ from pathlib import Path
 
 from compendium import records
 from compendium.paths import relative
-from compendium.policy_opt import benchmarks, mbpp, policy, word_problems
+from compendium.policy_opt import gsm8k, mbpp, policy, word_problems
 from compendium.policy_opt.config import Config, ConfigError
 
 
@@ -25,7 +25,7 @@ def problems(config: Config, split: str, n: int) -> list:
         return word_problems.problems(
             n, split, seed=config.task_seed, hasty=config.hasty if split == config.split else 0.0
         )
-    read = {"gsm8k": benchmarks.gsm8k, "mbpp": mbpp.mbpp}[config.task]
+    read = {"gsm8k": gsm8k.gsm8k, "mbpp": mbpp.mbpp}[config.task]
     given = dict(revision=config.source_revision, split=split)
     found = read(config.source, **given) if config.source else read(**given)
     if config.source and Path(config.source).is_file() and split != config.split:

@@ -11,6 +11,7 @@ import sys
 from compendium import commands, settings
 
 STUDIES = {
+    "bin_width": ("compendium.unlearning.studies.bin_width", "plain updates beside the bins of NF4"),
     "unlearned": ("compendium.unlearning.studies.unlearned", "every method on every domain and seed"),
     "baselines": ("compendium.unlearning.studies.baselines", "every method over its learning rates"),
     "quantization_reversal": ("compendium.unlearning.studies.quantization_reversal", "what storage brings back"),

@@ -1,130 +1,120 @@
-"""Unlearn by AdamW on the quantisable linear layers, stopping to look at chosen steps.
+"""Stage 02-bin_width-units, for notebook 02_bin_width: unlearning updates beside the bins of NF4.
 
-Only the linear layers move: embeddings and the head stay unquantised in 4-bit loaders, so an edit there would survive
-trivially and say nothing about quantisation.
+python -m compendium.unlearning bin_width notebooks/02_unlearning/bin_width.yaml
 """
 
-import math
-from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 
-import numpy as np
-import torch
-from tqdm import tqdm
+import pandas as pd
 
-from compendium import edits, facts, finite, models
-from compendium.unlearning import objectives
-from compendium.unlearning.code_flips import compare, snapshot
+from compendium import facts, formats, models, settings, units
+from compendium.paths import DATA, UNLEARNING
+from compendium.unlearning import forget_set
+from compendium.unlearning.code_flips import boundary_density, compare, snapshot
+from compendium.unlearning.objectives import OBJECTIVES
+from compendium.unlearning.plain_updates import unlearn
+
+OUT = UNLEARNING / "bin_width"
+INPUTS = (DATA / "facts.csv", DATA / "prompts.csv")
+UNTOUCHED = "none"  # the objective of the unit that trains nothing
 
 
-def unlearn(
-    model,
-    forget: list[facts.Row],
-    retain: list[facts.Row],
-    objective: str,
-    *,
-    learning_rate: float,
-    steps: int,
-    batch: int = 8,
-    seed: int = 0,
-    look_at=(),
-    lora_rank: int = 0,
-) -> Iterator[int]:
-    """Train `model` in place; yields the number of steps done at each step in `look_at` and at the last one.
+@cache
+def subject(model_name: str, revision: str | None, device: str, relation: str, domain: str, used: int, asked: int):
+    """(known facts to forget, to keep, questions to ask, boundary density of the model's weights).
 
-    batch: forget rows per step, and as many retain rows. look_at: step numbers. lora_rank: 0 trains the linear weights
-    themselves; otherwise low-rank adapters (peft, alpha = 2 x rank), merged into them at the end, the only look then.
-    AdamW with its usual betas, no weight decay, constant rate, no warm-up. Raises ValueError for bad
-    arguments, `finite.Diverged` when the loss or a weight is no longer finite.
+    used: facts of the relation, at random; 0: all. asked: questions of either kind.
     """
-    if objective not in objectives.OBJECTIVES:
-        raise ValueError(f"unknown objective {objective!r}: choose one of {', '.join(objectives.OBJECTIVES)}")
-    if not forget or not retain:
-        raise ValueError("both a forget set and a retain set are needed")
-    if not 0 < learning_rate < math.inf or steps < 1 or batch < 1:
-        raise ValueError(
-            f"learning_rate ({learning_rate:g}) must be positive, and steps ({steps}) and batch ({batch}) at least 1"
-        )
-    loss_of = objectives.OBJECTIVES[objective]
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    batches = list(zip(*(edits.batches(rows, batch, steps, rng) for rows in (forget, retain)), strict=True))
-    reference = objectives.Reference(model)
-    model.requires_grad_(False)
-    if lora_rank:
-        adapted = edits.adapters(model, lora_rank)
-        inner = adapted.get_base_model()
-        weights = [p for p in adapted.parameters() if p.requires_grad]
-    else:
-        adapted, inner = None, model
-        weights = [layer.weight.requires_grad_(True) for layer in models.linear_layers(model).values()]
-    optimiser = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=0.0, fused=True)
-    looks = {*look_at} if not lora_rank else set()
-    lower = f"learning_rate ({learning_rate:g})"
-    progress = tqdm(batches, desc=f"{objective} {learning_rate:g}", leave=False, disable=None)
-    for step, (forget_rows, retain_rows) in enumerate(progress, 1):
-        loss = loss_of(inner, reference, forget_rows, retain_rows)
-        finite.check("the loss", loss, step=step, lower=lower)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        finite.check("a weight", weights, step=step, lower=lower)
-        if step in looks and step < steps:
-            yield step
-    optimiser.zero_grad(set_to_none=True)
-    if adapted:
-        adapted.merge_and_unload()  # puts plain linear layers back into `model`
-        finite.check("a weight", [p.weight for p in models.linear_layers(model).values()], step=steps, lower=lower)
-    model.requires_grad_(False)
-    yield steps
+    model, tokenizer = models.load(model_name, revision=revision, device=device)
+    table = facts.load().query("relation == @relation")
+    if used:
+        table = table.sample(used, random_state=0)
+    known = facts.known(model, tokenizer, table)
+    parts = known[known.domain == domain], known[known.domain != domain]
+    drawn = [
+        facts.questions(split="heldout", table=part).sample(frac=1, random_state=0).head(asked).assign(set=name)
+        for name, part in zip(("forget", "retain"), parts, strict=True)
+    ]
+    return *parts, pd.concat(drawn, ignore_index=True), boundary_density(snapshot(model))
 
 
-def experiment(
+def one(
+    *,
     objective: str,
     learning_rate: float,
     seed: int,
-    *,
-    forget,
-    retain,
-    asked,
-    look_at,
+    lora_rank: int,
     steps: int,
+    look_at: list[int],
     batch: int,
-    density: float,
-    lora_rank: int = 0,
-    model_name: str = "embedded",
-    revision=None,
-    device="cpu",
+    of: dict,
     threads: int = 1,
-) -> tuple[list[dict], list]:
-    """One unlearning run, measured: the body of a sweep, safe to call in worker processes.
-
-    forget, retain: tables of facts to train on (train templates). asked: questions to put to the trained model, in
-    full precision and through NF4. Returns one dict a look (settings, `compare`'s keys) and two frames of per-item
-    answers, each with a column `weights` ("float32" or "nf4").
-    """
-    from compendium import facts, formats
-    from compendium.unlearning import forget_set
-    from compendium.unlearning.studies import bin_width
-
+) -> dict[str, pd.DataFrame]:
+    """One unlearning run, measured. of: as `subject` takes. Tables: `looks` (per step looked at, keys of `compare`),
+    `answers` (per question and weights, float32 or nf4) and, for the untouched model, `facts` (numbers of facts)."""
     models.set_threads(threads)
-    model, tokenizer = models.load(model_name, revision=revision, device=device)
-    rows = [forget_set.answers(tokenizer, facts.questions(split="train", table=table)) for table in (forget, retain)]
-    before = snapshot(model)
-    settings = dict(objective=objective + (" + LoRA" if lora_rank else ""), learning_rate=learning_rate, seed=seed)
-    looks = []
-    for step in bin_width.unlearn(
-        model,
-        *rows,
-        objective,
-        learning_rate=learning_rate,
-        steps=steps,
-        batch=batch,
-        seed=seed,
-        look_at=look_at,
-        lora_rank=lora_rank,
-    ):
-        looks.append(settings | {"step": step} | compare(before, model, density=density, seed=seed))
-    answers = [facts.score(model, tokenizer, asked).assign(weights="float32", **settings)]
+    forget, retain, asked, density = subject(**of)
+    model, tokenizer = models.load(of["model_name"], revision=of["revision"], device=of["device"])
+    same = {"objective": objective + (" + LoRA" if lora_rank else ""), "learning_rate": learning_rate, "seed": seed}
+    made = {}
+    if objective == UNTOUCHED:
+        made["facts"] = pd.DataFrame([{"forget": len(forget), "retain": len(retain), "density": density}])
+    else:
+        rows = [forget_set.answers(tokenizer, facts.questions(split="train", table=part)) for part in (forget, retain)]
+        before = snapshot(model)
+        options = {"steps": steps, "look_at": look_at, "batch": batch, "seed": seed, "lora_rank": lora_rank}
+        made["looks"] = pd.DataFrame(
+            [
+                same | {"step": step} | compare(before, model, density=density, seed=seed)
+                for step in unlearn(model, *rows, objective, learning_rate=learning_rate, **options)
+            ]
+        )
+    said = [facts.score(model, tokenizer, asked).assign(weights="float32", **same)]
     with formats.quantised(model, "nf4"):
-        answers.append(facts.score(model, tokenizer, asked).assign(weights="nf4", **settings))
-    return looks, answers
+        said.append(facts.score(model, tokenizer, asked).assign(weights="nf4", **same))
+    made["answers"] = pd.concat(said)[[*same, "weights", "set", "subject", "correct"]]
+    return made
+
+
+def planned(
+    *,
+    objectives: list[str],
+    learning_rates: list[float],
+    seeds: list[int],
+    steps: int,
+    look_at: list[int],
+    batch: int,
+    lora_rank: int,
+    lora_learning_rate: float,
+    relation: str,
+    domain: str,
+    facts_used: int,
+    questions_asked: int,
+    model_name: str = "embedded",
+    revision: str | None = None,
+    device: str = "cpu",
+) -> list[dict]:
+    """The arguments of `one`, the untouched model first. lora_rank: 0 leaves the run with adapters out. Raises
+    ValueError for an objective that is unknown."""
+    if strange := set(objectives) - set(OBJECTIVES):
+        raise ValueError(f"unknown objective {min(strange)!r}: choose among {', '.join(OBJECTIVES)}")
+    of = {"model_name": model_name, "revision": revision, "device": device, "relation": relation, "domain": domain}
+    of |= {"used": facts_used, "asked": questions_asked}
+    same = {"steps": steps, "look_at": look_at, "batch": batch, "of": of}
+    tried = [(UNTOUCHED, 0.0, 0, 0)]
+    tried += [(o, rate, 0, seed) for o in objectives for rate in learning_rates for seed in seeds]
+    tried += [("graddiff", lora_learning_rate, lora_rank, seed) for seed in seeds if lora_rank]
+    keys = ("objective", "learning_rate", "lora_rank", "seed")
+    return [dict(zip(keys, unit, strict=True)) | same for unit in tried]
+
+
+def sweep(given: dict, *, out: Path | None = None) -> units.Sweep:
+    """All units of settings as `planned` takes them; out: `OUT` unless given. Raises ValueError as `planned` does."""
+    settings.check(given, planned, where="the settings of the bin widths")
+    return units.Sweep(one, planned(**given), OUT if out is None else Path(out), "unlearning bin_width", INPUTS)
+
+
+def tables(**given) -> dict[str, pd.DataFrame]:
+    """The tables of a few units made here and now; given: as `planned` takes them."""
+    return units.run(units.Sweep(one, planned(**given), None, "unlearning bin_width"))
