@@ -35,6 +35,12 @@ def test_notebooks_are_tidy():
 
 
 @pytest.mark.parametrize("path", PATHS, ids=NAMES)
+def test_no_cell_is_longer_than_a_screen(path):
+    for i, cell in enumerate(nbformat.read(path, 4).cells):
+        assert cell.cell_type != "code" or len(cell.source.splitlines()) <= 40, f"cell {i}"
+
+
+@pytest.mark.parametrize("path", PATHS, ids=NAMES)
 def test_checked_cells_have_something_to_compare(path):
     checked = [c for c in nbformat.read(path, 4).cells if "nbval-check-output" in c.metadata.get("tags", [])]
     assert all(cell.execution_count is not None and cell.outputs for cell in checked), "run `make outputs`"

@@ -21,7 +21,7 @@ becomes. f is the prediction of the target, x without S the row with the feature
 | complexity | entropy of abs(a) / sum abs(a), nats (Bhatt et al. 2020) | low |
 | sparseness | Gini index of abs(a) (Chalasani et al. 2020) | high |
 
-The first eight ask the model (`TRUTHFUL`) and can tell a right explanation from a wrong one. The others cannot: a
+Those of `TRUTHFUL` ask the model and can tell a right explanation from a wrong one. The others cannot: a
 constant explanation is perfectly insensitive, one feature picked at random is perfectly simple.
 
 Definitions that matter. "Top" is by signed a, so what supports the class goes first. Yeh's stretch b makes methods of
@@ -36,6 +36,7 @@ to the model in large batches: n rows and s masks are n s rows at once, cut to `
 """  # noqa: E501
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -56,7 +57,6 @@ from compendium.xai.metrics.form import complexity, sparseness
 from compendium.xai.metrics.masking import AT_ONCE, FRACTIONS, Conditional, baselines, checked, masked
 from compendium.xai.metrics.randomisation import mprt
 from compendium.xai.metrics.stability import (
-    SENSITIVITIES,
     distances,
     max_sensitivity,
     mean_sensitivity,
@@ -72,6 +72,7 @@ __all__ = [
     "SENSITIVITIES",
     "TRUTHFUL",
     "Conditional",
+    "Metric",
     "agreement",
     "baselines",
     "checked",
@@ -98,27 +99,34 @@ __all__ = [
 ]
 
 
-METRICS: dict[str, Callable[..., np.ndarray]] = {
-    "faithfulness correlation": faithfulness_correlation,
-    "deletion": deletion,
-    "insertion": insertion,
-    "comprehensiveness": comprehensiveness,
-    "sufficiency": sufficiency,
-    "infidelity": infidelity,
-    "monotonicity": monotonicity,
-    "completeness gap": completeness_gap,
-    "max sensitivity": max_sensitivity,
-    "mean sensitivity": mean_sensitivity,
-    "relative sensitivity": relative_sensitivity,
-    "complexity": complexity,
-    "sparseness": sparseness,
+@dataclass(frozen=True)
+class Metric:
+    """A score of explanations, called as its function is."""
+
+    function: Callable[..., np.ndarray]
+    better: int  # 1: high values are good, -1: low ones
+    asks_model: bool = False  # and so can tell a right explanation from a wrong one
+    needs_explain: bool = False  # explains other inputs too: takes explain=
+
+    def __call__(self, *arguments, **options) -> np.ndarray:
+        return self.function(*arguments, **options)
+
+
+METRICS: dict[str, Metric] = {
+    "faithfulness correlation": Metric(faithfulness_correlation, 1, asks_model=True),
+    "deletion": Metric(deletion, -1, asks_model=True),
+    "insertion": Metric(insertion, 1, asks_model=True),
+    "comprehensiveness": Metric(comprehensiveness, 1, asks_model=True),
+    "sufficiency": Metric(sufficiency, -1, asks_model=True),
+    "infidelity": Metric(infidelity, -1, asks_model=True),
+    "monotonicity": Metric(monotonicity, 1, asks_model=True),
+    "completeness gap": Metric(completeness_gap, -1, asks_model=True),
+    "max sensitivity": Metric(max_sensitivity, -1, needs_explain=True),
+    "mean sensitivity": Metric(mean_sensitivity, -1, needs_explain=True),
+    "relative sensitivity": Metric(relative_sensitivity, -1, needs_explain=True),
+    "complexity": Metric(complexity, -1),
+    "sparseness": Metric(sparseness, 1),
 }
-
-
-TRUTHFUL = tuple(METRICS)[:8]  # ask the model
-
-
-_HIGH = ("faithfulness correlation", "insertion", "comprehensiveness", "monotonicity", "sparseness")
-
-
-BETTER: dict[str, int] = {name: 1 if name in _HIGH else -1 for name in METRICS}
+TRUTHFUL = tuple(name for name, metric in METRICS.items() if metric.asks_model)
+SENSITIVITIES = tuple(name for name, metric in METRICS.items() if metric.needs_explain)
+BETTER: dict[str, int] = {name: metric.better for name, metric in METRICS.items()}

@@ -57,7 +57,4 @@ def sensitivities(predict, X, A, target, baseline, *, explain, seed=0, **options
     far = distances(predict, X, A, target, baseline, explain=explain, seed=seed, **options)
     length = np.linalg.norm(np.asarray(A, float), axis=1)
     relative = np.where(length > 0, far.max(1) / np.where(length > 0, length, 1), np.nan)
-    return dict(zip(SENSITIVITIES, (far.max(1), far.mean(1), relative), strict=True))
-
-
-SENSITIVITIES = ("max sensitivity", "mean sensitivity", "relative sensitivity")  # need explain=
+    return {"max sensitivity": far.max(1), "mean sensitivity": far.mean(1), "relative sensitivity": relative}
