@@ -34,6 +34,21 @@ def test_notebooks_are_tidy():
     assert done.returncode == 0, f"run `python tools/nbtidy.py notebooks/*/*.ipynb`:\n{done.stdout}"
 
 
+def test_a_notebook_that_reads_units_is_told_what_they_were_made_with():
+    stages = settings.read(ROOT / "pipeline.yaml")["stages"].values()
+    made = {
+        spec["outs"][0]: spec["params"][0] for spec in stages if "params" in spec and isinstance(spec["outs"][0], str)
+    }
+    compared = 0
+    for path in NOTEBOOKS.glob("*/*.yaml"):
+        told = settings.read(path)
+        for key, value in (settings.read(ROOT / made[told["folder"]]) if "folder" in told else {}).items():
+            if key in told:
+                compared += 1
+                assert told[key] == value, f"{path.name}: {key}"
+    assert compared >= 6
+
+
 @pytest.mark.parametrize("path", PATHS, ids=NAMES)
 def test_no_cell_is_longer_than_a_screen(path):
     for i, cell in enumerate(nbformat.read(path, 4).cells):

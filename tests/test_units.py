@@ -198,6 +198,12 @@ def test_a_change_of_the_runner_makes_no_unit_again(monkeypatch):
     assert digest() != before
 
 
+def test_workers_give_way_to_one_another():
+    with workers.pool(os.getenv, 2, None) as submit:
+        made = list(submit([{"key": "GOMP_SPINCOUNT"}]))
+    assert [spins for _, spins in made] == [os.environ["GOMP_SPINCOUNT"]]
+
+
 def test_packages_that_a_study_does_without_may_lack(tmp_path, monkeypatch):
     monkeypatch.setattr(units, "PACKAGES", ("numpy", "no-such-package"))
     units._versions.cache_clear()
