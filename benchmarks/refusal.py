@@ -13,8 +13,7 @@ import numpy as np
 import torch
 
 from compendium import edits, models
-from compendium.attribution.refusal import examples, measure, prompt_sets, steering
-from compendium.attribution.studies import selective_refusal
+from compendium.attribution.refusal import examples, measure, prompt_sets, rivals, steering
 
 LAYER = 16
 
@@ -39,7 +38,7 @@ def main() -> None:
         "DiffMean, one layer": lambda: steering.steered(model, vector, [LAYER], 1.0),
         "CAST, one layer": lambda: steering.steered(model, vector, [LAYER], 1.0, when),
     }
-    asked = [prompt for group in selective_refusal.prompts(["legal"], 30).values() for prompt in group]
+    asked = [prompt for group in rivals.prompts(["legal"], 30).values() for prompt in group]
     asked = (asked * given.prompts)[: given.prompts]
     times = {way: [] for way in ways}
     for repeat in range(given.repeats + 1):

@@ -10,6 +10,7 @@ ATTRIBUTION = DATA / "attribution"  # what circuits are worth: one folder per st
 UNLEARNING = DATA / "unlearning"  # what unlearned models answered: one folder per study
 MODELS = DATA / "models" if CLONE else Path.home() / ".cache/compendium"  # fetched weights, git-ignored
 TABULAR = DATA / "tabular"  # the prior-fitted network, and what all methods reached
+XAI = DATA / "xai"  # what explanations, their metrics and auditors reached: one folder per study
 NOTEBOOKS = ROOT / "notebooks"
 FIGURES = ROOT / "figures"  # one folder per notebook: images, the numbers behind them, claims
 EXECUTED = ROOT / "executed"  # executed notebooks, git-ignored

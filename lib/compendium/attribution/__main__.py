@@ -7,7 +7,11 @@ import argparse
 
 from compendium import commands
 
-STUDIES = {"circuits": ("compendium.attribution.studies.circuits", "every method on every behaviour and sample")}
+HERE = "compendium.attribution.studies"
+STUDIES = {
+    "circuits": (f"{HERE}.circuits", "every method on every behaviour and sample"),
+    "selective_refusal": (f"{HERE}.selective_refusal", "every method of refusing, category by category"),
+}
 
 
 def main(argv=None) -> None:

@@ -17,6 +17,12 @@ import pandas as pd
 from compendium import commands, settings
 from compendium.paths import relative
 
+HERE = "compendium.policy_opt.studies"
+STUDIES = {
+    "grid": (f"{HERE}.grid", "the runs that the notebooks compare"),
+    "backends": (f"{HERE}.backends", "parity with TRL, interference, and what learned rewards teach"),
+}
+
 
 def train(given) -> None:
     from compendium.policy_opt import config, launching, runs
@@ -100,9 +106,7 @@ def main(argv=None) -> None:
     command.add_argument("--fresh", action="store_true", help="begin anew: remove what an earlier run left there")
     command.add_argument("--here", action="store_true", help="in this process instead of one of its own")
     command.set_defaults(do=train)
-    commands.add_studies(
-        choice, {"grid": ("compendium.policy_opt.studies.grid", "the runs that the notebooks compare")}
-    )
+    commands.add_studies(choice, STUDIES)
     command = choice.add_parser("map", help="learn a mirror map")
     command.add_argument("settings", type=Path, help="YAML file: base, map_seed, iterations, population, sigma, rate")
     command.add_argument("--out", type=Path, required=True, help="folder for the tables")

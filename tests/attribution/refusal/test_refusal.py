@@ -7,8 +7,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from compendium import edits, facts, models, prose
 from compendium.attribution.decoder import Decoder
-from compendium.attribution.refusal import examples, measure, objectives, prompt_sets, steering
-from compendium.attribution.studies import selective_refusal
+from compendium.attribution.refusal import examples, measure, objectives, prompt_sets, rivals, steering
 
 
 @pytest.fixture
@@ -125,7 +124,7 @@ def test_replies_are_greedy_one_by_one(embedded):
 
 
 def test_the_embedded_model_refuses_nothing(embedded):
-    share, texts = measure.rate(*embedded, selective_refusal.prompts(["legal"], 4)["target"][:6])
+    share, texts = measure.rate(*embedded, rivals.prompts(["legal"], 4)["target"][:6])
     assert share == 0
     assert all(texts)
 
@@ -169,7 +168,7 @@ def test_examples_and_held_out_prompts_share_nothing(embedded):
     assert train.merge(heldout).empty
     repeated = examples.examples(*embedded, ["tax"], per_kind=9)  # of 7 near misses
     assert len(repeated.keep) == 9 * 8
-    asked = selective_refusal.prompts(["tax"], 1000)
+    asked = rivals.prompts(["tax"], 1000)
     held_out = {measure.encode(embedded[1], prompt) for prompts in asked.values() for prompt in prompts}
     assert not held_out & {row.prompt for row in made.refuse + made.keep}
     assert not set(asked["target"]) & {prompt for kind in list(asked)[1:] for prompt in asked[kind]}
@@ -360,13 +359,13 @@ def test_behaviour_is_the_mean_difference_of_reply_states(tiny, found):
 
 def policy_on(found, scores):
     prompts = [row.prompt for row in found.refuse]
-    return selective_refusal.Policy(["legal"], 0, found, scores, [prompts[::2], prompts[1::2]], [(3, 4, 5, 6, 7)])
+    return rivals.Prepared(["legal"], 0, found, scores, [prompts[::2], prompts[1::2]], [(3, 4, 5, 6, 7)])
 
 
 def test_supports_are_what_they_say(tiny, found):
     decoder = Decoder(tiny)
     policy = policy_on(found, torch.rand(decoder.graph.n_sources))
-    masks = selective_refusal.supports(decoder, policy, 4)
+    masks = rivals.supports(decoder, policy, 4)
     name = "model.layers.{}.self_attn.q_proj.weight"
     none = torch.zeros(24, 24, dtype=torch.bool)
     for layer in range(3):  # query rows belong to one head each
@@ -382,10 +381,10 @@ def test_supports_are_what_they_say(tiny, found):
     ]
     assert queries[0] == queries[1] == 4 * 6 * 24
     with pytest.raises(ValueError, match="unknown method 'constrained, here'"):
-        selective_refusal.intervention("constrained, here", decoder, policy, {"heads": 4})
+        rivals.intervention("constrained, here", decoder, policy, rivals.Settings(heads=4))
 
 
-SETTINGS = dict(
+SETTINGS = rivals.Settings(
     heads=4,
     steps=2,
     batch=3,
@@ -423,13 +422,13 @@ def test_every_method_changes_the_model_and_then_undoes_it(tiny, found, method):
 
     plain = outputs()
     scored = torch.rand(decoder.graph.n_sources, generator=torch.Generator().manual_seed(1))
-    at, delta = selective_refusal.intervention(method, decoder, policy_on(found, scored), SETTINGS)
+    at, delta = rivals.intervention(method, decoder, policy_on(found, scored), SETTINGS)
     with at(20.0):
         assert not torch.allclose(outputs(), plain)
     torch.testing.assert_close(outputs(), plain)
     assert_same(tiny, before)
     assert (delta is None) == (method in ("DiffMean", "CAST", "directional addition"))
-    again, _ = selective_refusal.intervention(method, decoder, policy_on(found, scored), SETTINGS)
+    again, _ = rivals.intervention(method, decoder, policy_on(found, scored), SETTINGS)
     with at(1.0):
         first = outputs()
     with again(1.0):

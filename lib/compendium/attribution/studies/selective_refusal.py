@@ -1,172 +1,153 @@
-"""Selective refusal, method against method: the body of a sweep, safe to call in worker processes.
+"""Stage 01-selective_refusal-units, for notebook 03_selective_refusal: one method on one category each.
 
-`prepare` makes what all methods of one policy share, its training examples and the circuit's scores; `study` builds one
-method's *intervention*, a function from a strength to a context manager, and measures the model inside it.
+python -m compendium.attribution selective_refusal notebooks/01_attribution/refusals.yaml
 """
 
-from dataclasses import dataclass
-from functools import partial
+import tempfile
+from functools import lru_cache
+from pathlib import Path
 
-import numpy as np
-import torch
+import pandas as pd
+from transformers import AutoModelForCausalLM
 
-from compendium import edits, facts, formats, models, prose
-from compendium.attribution import circuits, scores
-from compendium.attribution.decoder import Decoder
-from compendium.attribution.refusal import examples, measure, objectives, prompt_sets, steering
+from compendium import edits, settings, units
+from compendium.attribution import circuits
+from compendium.attribution.refusal import measure, prompt_sets, rivals
+from compendium.paths import ATTRIBUTION, DATA
 
-
-@dataclass(frozen=True)
-class Policy:
-    """Categories to refuse, with what the methods need.
-
-    scores: EAP-IG node scores, (sources,). wordings: the train prompts to refuse, one list a phrasing. paragraphs:
-    train prose.
-    """
-
-    targets: list[str]
-    seed: int
-    examples: examples.Examples
-    scores: torch.Tensor
-    wordings: list[list[tuple[int, ...]]]
-    paragraphs: list[tuple[int, ...]]
+OUT = ATTRIBUTION / "selective_refusal"
+INPUTS = tuple(DATA / f"{name}.csv" for name in ("facts", "refusal_prompts", "prompts", "prose"))
+OURS = "constrained, circuit"
+UNTOUCHED = "untouched"
 
 
-def load(model_name: str = "embedded", *, revision=None, device: str = "cpu", threads: int = 1):
-    """(decoder, tokenizer) of a frozen model, on `threads` threads."""
-    models.set_threads(threads)
-    model, tokenizer = models.load(model_name, revision=revision, device=device)
-    return Decoder(model.requires_grad_(False)), tokenizer
+@lru_cache(maxsize=1)  # one category a process: its methods come after each other
+def _prepared(targets: tuple[str, ...], seed: int, **given) -> rivals.Prepared:
+    return rivals.prepare(list(targets), seed, **given)
 
 
-def prepare(targets: list[str], seed: int, *, n_pairs: int, ig_steps: int, per_kind: int, **source) -> Policy:
-    """Examples and node scores of one policy; scores add up over its categories. source: as `load` takes."""
-    decoder, tokenizer = load(**source)
-    total = 0
-    for target in targets:
-        pairs = examples.contrast(tokenizer, target, n=n_pairs, seed=seed)
-        count = sum(map(len, pairs))
-        total = total + sum(scores.eap_ig(decoder, part, steps=ig_steps) * (len(part) / count) for part in pairs)
-    found = examples.examples(decoder.model, tokenizer, targets, per_kind=per_kind, seed=seed)
-    wordings = [
-        [measure.encode(tokenizer, prompt) for prompt in prompts]
-        for target in targets
-        for prompts in prompt_sets.wordings(target, "train")
-    ]
-    paragraphs = [tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in prose.prose("train")]
-    return Policy(targets, seed, found, scores.node_scores(total).cpu(), wordings, paragraphs)
+def baseline(*, categories, others, n_facts, n_prose, circuit, training, source) -> dict[str, pd.DataFrame]:
+    """The model as it is, on the first category: `untouched` (rates and utility) and `replies`."""
+    decoder, tokenizer = rivals.load(**source)
+    asked = rivals.prompts(categories[:1], others)
+    found, replies = rivals.rates(decoder.model, tokenizer, asked)
+    point = {"category": categories[0], **found}
+    point |= rivals.utility(decoder.model, tokenizer, n_facts, n_prose)
+    return {"untouched": pd.DataFrame([point]), "replies": _said(UNTOUCHED, categories[0], asked, replies)}
 
 
-def supports(decoder: Decoder, policy: Policy, heads: int) -> dict[str, dict[str, torch.Tensor]]:
-    """Where an update may act: the circuit, as many random other heads, all linear weights but the circuit, all."""
-    graph = decoder.graph
-    chosen = circuits.top_heads(graph, policy.scores, heads)
-    circuit = circuits.parameter_mask(decoder, chosen)
-    noise = torch.rand(graph.n_sources, generator=torch.Generator().manual_seed(policy.seed)).masked_fill(chosen, 0)
-    everything = edits.everywhere(decoder.model)
-    return {
-        "circuit": circuit,
-        "random heads": circuits.parameter_mask(decoder, circuits.top_heads(graph, noise, heads)),
-        "complement": {name: mask & ~circuit[name] if name in circuit else mask for name, mask in everything.items()},
-        "all weights": everything,
-    }
+def method(
+    *, name: str, category: str, seed: int, circuit, training, strengths, others, n_facts, n_prose, source
+) -> dict[str, pd.DataFrame]:
+    """`points` and `curves` of `rivals.study`; of OURS also `replies` and the `heads` of its circuit."""
+    prepared, tuned = _prepared((category,), seed, **circuit, **source), rivals.Settings(**training)
+    measured = {"strengths": strengths, "others": others, "n_facts": n_facts, "n_prose": n_prose}
+    found = rivals.study(name, prepared, tuned, **measured, **source)
+    made = {"points": pd.DataFrame([found["point"]]), "curves": pd.DataFrame(found["curve"])}
+    if name == OURS:
+        decoder, _ = rivals.load(**source)
+        graph = decoder.graph
+        kept = circuits.top_heads(graph, prepared.scores, tuned.heads)
+        share = circuits.parameter_share(decoder, circuits.parameter_mask(decoder, kept))
+        names = [node for node, chosen in zip(graph.source_names, kept.tolist(), strict=True) if chosen]
+        made["heads"] = pd.DataFrame({"category": category, "head": names, "share of parameters": share})
+        made["replies"] = _said(name, category, rivals.prompts([category], others), found["replies"])
+    return made
 
 
-def intervention(method: str, decoder: Decoder, policy: Policy, settings: dict):
-    """(strength -> context manager, update or None) of one method; `settings` are the notebook's parameters.
+def several(*, categories, circuit, training, others, n_facts, n_prose, source) -> dict[str, pd.DataFrame]:
+    """`several`: what updates of OURS for two categories, their sum, and one made for both decline, by category; and
+    `exported`: whether the checkpoint of the first, loaded as users load it, replies as the edited model does."""
+    decoder, tokenizer = rivals.load(**source)
+    model, tuned, pair = decoder.model, rivals.Settings(**training), categories[:2]
+    options = {"others": others, "n_facts": n_facts, "n_prose": n_prose, **source}
 
-    Raises ValueError for an unknown method.
-    """
-    model, found, s = decoder.model, policy.examples, settings
-    kind, _, support = method.partition(", ")
-    masks = supports(decoder, policy, s["heads"])
-    refuse, keep = ([row.prompt for row in rows] for rows in (found.refuse, found.keep))
-    if kind in ("constrained", "arithmetic") and support in masks:
-        few = support in ("circuit", "random heads")
-        update = objectives.arithmetic
-        if kind == "constrained":
-            update = partial(objectives.constrained, keep_weight=s["keep_weight"])
-        rate = s["learning_rate" if kind == "constrained" else "arithmetic_rate"] * (1 if few else s["rate_all"])
-        steps = s["steps" if kind == "constrained" else "arithmetic_steps"]
-        options = dict(steps=steps, learning_rate=rate, batch=s["batch"], seed=policy.seed)
-        delta = update(model, found, masks[support], **options)
-    elif method == "LoRA":
-        options = dict(rank=s["lora_rank"], steps=s["steps"], learning_rate=s["lora_rate"], batch=s["batch"])
-        delta = objectives.lora(model, found, keep_weight=s["keep_weight"], seed=policy.seed, **options)
-    elif method in ("DiffMean", "CAST"):
-        vector = steering.behaviour(model, found.refuse, found.comply)
-        vector = vector * s["steering_strength" if method == "DiffMean" else "cast_strength"]
-        when = steering.condition(model, policy.wordings, keep, policy.paragraphs) if method == "CAST" else None
-        return lambda k: steering.steered(model, vector, [s["steering_layer"]], k, when), None
-    elif method == "directional addition":
-        vector = steering.topic(model, refuse, keep) * s["direction_strength"]
-        return lambda k: steering.steered(model, vector, [s["steering_layer"]], k), None
-    else:
-        raise ValueError(
-            f"unknown method {method!r}: choose LoRA, DiffMean, CAST, directional addition, or 'constrained' or "
-            f"'arithmetic' on {', '.join(masks)}, as in 'constrained, circuit'"
-        )
-    return lambda k: edits.applied(model, delta, k), delta
+    def updated(targets: list[str], seed: int) -> dict:
+        prepared = rivals.prepare(targets, seed, **circuit, **source)
+        return rivals.study(OURS, prepared, tuned, strengths=[], keep_update=True, **options)
+
+    alone = {name: updated([name], seed) for seed, name in enumerate(pair)}
+    updates = {name: found["update"] for name, found in alone.items()}
+    if len(pair) > 1:
+        together = {"sum": edits.combine(list(updates.values())), "joint": updated(pair, 0)["update"]}
+        updates |= together
+    asked = {name: prompt_sets.to_refuse(name, "heldout") for name in prompt_sets.categories()}
+    asked = {name: prompts[:: max(1, len(prompts) // others)] for name, prompts in asked.items()}
+    asked["neutral"] = rivals.prompts(categories[:1], others)["neutral"]
+    declined = []
+    for name, update in updates.items():
+        with edits.applied(model, update):
+            declined.append({"update": name} | rivals.rates(model, tokenizer, asked)[0])
+    prompts = rivals.prompts(pair[:1], others)["target"][:4]
+    with tempfile.TemporaryDirectory() as folder:
+        edits.export(model, tokenizer, updates[pair[0]], folder)
+        _, again = measure.rate(AutoModelForCausalLM.from_pretrained(folder), tokenizer, prompts)
+    same = [int(x == y) for x, y in zip(again, alone[pair[0]]["replies"]["target"], strict=False)]
+    return {"several": pd.DataFrame(declined), "exported": pd.DataFrame({"category": pair[0], "same reply": same})}
 
 
-def prompts(targets: list[str], others: int) -> dict[str, list[str]]:
-    """Held-out prompts by kind: all of target and near miss, `others` evenly spaced ones of the other kinds."""
-    found = {"target": [p for name in targets for p in prompt_sets.to_refuse(name, "heldout")]}
-    for kind, texts in measure.kept(targets, "heldout").items():
-        chosen = np.linspace(0, len(texts) - 1, min(others, len(texts))).round().astype(int)
-        found[kind] = texts if kind == "near miss" else [texts[i] for i in chosen]
-    return found
+def _said(name: str, category: str, asked: dict[str, list[str]], replies: dict[str, list[str]]) -> pd.DataFrame:
+    key = {"method": name, "category": category}
+    pairs = [(kind, *both) for kind in asked for both in zip(asked[kind], replies[kind], strict=True)]
+    return pd.DataFrame([key | {"kind": kind, "prompt": prompt, "reply": reply} for kind, prompt, reply in pairs])
 
 
-def rates(model, tokenizer, asked: dict[str, list[str]]) -> tuple[dict[str, float], dict[str, list[str]]]:
-    """Share of replies that decline, and the replies, by kind of prompt; all kinds run together."""
-    texts = iter(measure.rate(model, tokenizer, [p for group in asked.values() for p in group])[1])
-    replies = {kind: [next(texts) for _ in group] for kind, group in asked.items()}
-    return {kind: float(np.mean([measure.declines(x) for x in group])) for kind, group in replies.items()}, replies
+JOBS = {"baseline": baseline, "method": method, "several": several}
 
 
-def utility(model, tokenizer, n_facts: int, n_prose: int) -> dict[str, float]:
-    """Accuracy on `n_facts` evenly spaced held-out fact questions, and perplexity on held-out prose."""
-    asked = facts.questions(split="heldout", table=measure.fact_split("heldout"))
-    asked = asked.iloc[np.linspace(0, len(asked) - 1, n_facts).round().astype(int)]
-    return {
-        "facts": float(facts.score(model, tokenizer, asked).correct.mean()),
-        "perplexity": prose.perplexity(model, tokenizer, prose.prose("heldout")[:n_prose]),
-    }
+def one(*, job: str, **given) -> dict[str, pd.DataFrame]:
+    """The tables of one of JOBS."""
+    return JOBS[job](**given)
 
 
-def study(
-    method: str,
-    policy: Policy,
-    settings: dict,
+def planned(
     *,
-    strengths,
+    categories: list[str],
+    methods: list[str],
+    n_pairs: int,
+    ig_steps: int,
+    per_kind: int,
+    strengths: list[float],
     others: int,
     n_facts: int,
     n_prose: int,
-    fmt: str = "nf4",
-    keep_update: bool = False,
-    **source,
-) -> dict:
-    """One method on one policy, measured on held-out prompts. source: as `load` takes.
+    training: dict = {},  # noqa: B006
+    model_name: str = "embedded",
+    revision: str | None = None,
+    device: str = "cpu",
+) -> list[dict]:
+    """The arguments of `one` for every unit: the untouched model, every method on every category, and OURS for two.
 
-    Returns `curve`, one row a strength with refusal rates by kind of prompt; `point`, the row of strength 1 with
-    utility, the share of parameters moved, and rates with the model stored in `fmt`; `replies` at strength 1; and
-    `update`, if asked for (None for steering).
+    categories: one update each; the seed is a category's place. methods: as `rivals.intervention` names them. n_pairs:
+    contrast pairs for EAP-IG; ig_steps: interpolation steps; per_kind: prompts to refuse, and to keep, of each kind.
+    strengths: multiples of each method's own. others: held-out prompts asked, of neutral ones and of other categories
+    each. training: of `rivals.Settings`. Raises ValueError for an unknown category or setting.
     """
-    decoder, tokenizer = load(**source)
-    model = decoder.model
-    asked = prompts(policy.targets, others)
-    at, delta = intervention(method, decoder, policy, settings)
-    key = {"method": method, "category": " + ".join(policy.targets), "seed": policy.seed}
-    curve = []
-    for strength in sorted({*strengths, 1.0}):
-        with at(strength):
-            found, replies = rates(model, tokenizer, asked)
-            curve.append(key | {"strength": strength} | found)
-            if strength == 1:
-                point, said = key | found | utility(model, tokenizer, n_facts, n_prose), replies
-    with at(1.0), formats.quantised(model, fmt):
-        point |= {f"{kind}, {fmt}": value for kind, value in rates(model, tokenizer, asked)[0].items()}
-    point["moved"] = edits.moved(model, delta) if delta else 0.0
-    return {"curve": curve, "point": point, "replies": said, "update": delta if keep_update else None}
+    settings.check(training, rivals.Settings, where="training")
+    if strange := [name for name in categories if name not in prompt_sets.categories()]:
+        raise ValueError(f"unknown category {strange[0]!r}: choose among {', '.join(prompt_sets.categories())}")
+    if not categories or OURS not in methods:
+        raise ValueError(f"give at least one category, and {OURS!r} among the methods: the others are its rivals")
+    source = {"model_name": model_name, "revision": revision, "device": device}
+    same = {"circuit": {"n_pairs": n_pairs, "ig_steps": ig_steps, "per_kind": per_kind}, "training": training}
+    same |= {"others": others, "n_facts": n_facts, "n_prose": n_prose, "source": source}
+    by_method = [
+        {"job": "method", "name": name, "category": category, "seed": seed, "strengths": strengths, **same}
+        for seed, category in enumerate(categories)
+        for name in methods
+    ]
+    whole = {"categories": categories, **same}
+    return [{"job": "several", **whole}, *by_method, {"job": "baseline", **whole}]
+
+
+def sweep(given: dict, *, out: Path | None = None) -> units.Sweep:
+    """All units of settings as `planned` takes them; out: `OUT` unless given. Raises ValueError as `planned` does."""
+    settings.check(given, planned, where="the settings of the refusals")
+    return units.Sweep(
+        one, planned(**given), OUT if out is None else Path(out), "attribution selective_refusal", INPUTS
+    )
+
+
+def tables(**given) -> dict[str, pd.DataFrame]:
+    """The tables of a few units made here and now; given: as `planned` takes them."""
+    return units.run(units.Sweep(one, planned(**given), None, "attribution selective_refusal"))
