@@ -12,6 +12,10 @@ def squares(i):
     return {"squares": pd.DataFrame({"i": [i, i], "value": [i**2 / 7, -(i**3) / 7], "name": ["a", "b"]})}
 
 
+def many(i):
+    return {"many": pd.DataFrame({"value": [i + 0.5] * 40})}
+
+
 @pytest.fixture
 def sweep(tmp_path):
     made = units.Sweep(squares, [{"i": i} for i in range(8)], tmp_path / "out", "tests")
@@ -96,3 +100,23 @@ def test_every_stage_of_units_is_found():
     assert names == {"03-grid", "04-comparison"}
     with pytest.raises(ValueError, match="'04-comparisn' is no stage of units"):
         check.sweeps(["04-comparisn"])
+
+
+@pytest.mark.parametrize(("wrong", "agrees"), [(1, True), (8, False)])
+def test_units_of_another_processor_may_differ_in_few_cells(tmp_path, monkeypatch, wrong, agrees):
+    made = units.Sweep(many, [{"i": 0}], tmp_path / "out", "tests")
+    units.run(made, progress=False)
+    path, said = made.out / "many.csv", []
+    path.write_text(path.read_text().replace("0.5", "0.9", wrong))
+    assert check.check({"stage": made}, seed="0", minutes=1, say=said.append)["stage"]  # on the same one: a mistake
+    monkeypatch.setattr(units, "processor", lambda: "another")
+    found = check.check({"stage": made}, seed="0", minutes=1, say=said.append)["stage"]
+    assert (found == []) == agrees
+    assert f"{wrong} differ (made on " in said[-2]
+
+
+def test_accepting_keeps_the_processor(sweep, monkeypatch):
+    before = [rows.made_on for rows in units.read_rows(sweep.out).values()]
+    monkeypatch.setattr(units, "processor", lambda: "another")
+    check.accept(sweep)
+    assert [rows.made_on for rows in units.read_rows(sweep.out).values()] == before == [before[0]] * 8

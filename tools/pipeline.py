@@ -7,8 +7,8 @@ A stage of the table has `notebook` (its path under notebooks/, without ending) 
 that the command runs. Every module of the library that these import, directly or through others, becomes a
 dependency, so that a change of code makes those stages stale that run it, and no others. Also: `desc`; `data`, other
 inputs; `extras`, requirement files beside requirements.txt; `outs`, outputs of a command; `more_outs`, outputs of a
-notebook beside its folder of figures; `matrix`; `params` of a command. A notebook stage with `trusted: true` keeps no
-executed copy, so that a fresh clone takes its committed figures for what dvc.lock says they are; the others run.
+notebook beside its folder of figures; `matrix`; `params` of a command. Executed copies are not committed, so that a
+fresh clone runs every notebook; units are, and it takes them for what dvc.lock says they are.
 """
 
 import io
@@ -46,7 +46,6 @@ def stage(spec: dict) -> dict:
         "more_outs",
         "matrix",
         "params",
-        "trusted",
     }
     if strange := set(spec) - known:
         raise ValueError(f"pipeline.yaml knows no {sorted(strange)[0]!r}: choose from {', '.join(sorted(known))}")
@@ -67,7 +66,7 @@ def stage(spec: dict) -> dict:
         "deps": [notebook, *code, *spec.get("data", ()), *pins],
         "params": [{values: None}],
         "outs": [
-            *([] if spec.get("trusted") else [{f"executed/{name}.ipynb": {"persist": True}}]),
+            {f"executed/{name}.ipynb": {"persist": True}},
             *({out: kept} for out in (f"figures/{name}", *spec.get("more_outs", ()))),
         ],
     }

@@ -27,6 +27,8 @@ from compendium import files, settings, workers
 from compendium.executed import KERNEL, beside, check_copy, check_out, normalise
 from compendium.paths import EXECUTED, FIGURES, NOTEBOOKS, ROOT, relative
 
+BAR = "{desc}: cell {n_fmt} of {total_fmt}, {elapsed}"
+
 
 class RunError(Exception):
     """A run that cannot start or did not finish; the message says where and what to do."""
@@ -92,10 +94,11 @@ def heading(notebook, index: int) -> str:
     return next((line.lstrip("# ") for line in reversed(lines) if line.startswith("#")), "the beginning")
 
 
-def execute(path: Path, values: dict, copy: Path):
+def execute(path: Path, values: dict, copy: Path, where: str = ""):
     """The executed notebook, every cell of which ran to its end; saved to `copy` as each cell begins and ends.
 
-    Raises RunError, naming the cell, for an exception, an early exit, a kernel that died or one that cannot be had.
+    where: what the line of progress says before the cell and the time. Raises RunError, naming the cell, for an
+    exception, an early exit, a kernel that died or one that cannot be had.
     """
     import nbclient.exceptions  # slow to import, like papermill, and not needed to refuse a bad parameter
     import papermill
@@ -116,8 +119,9 @@ def execute(path: Path, values: dict, copy: Path):
             kernel_name=KERNEL,
             language="python",
             cwd=str(path.parent),
-            progress_bar={"disable": None},
+            progress_bar={"disable": None, "leave": False, "desc": where, "bar_format": BAR},  # on a terminal only
             stderr_file=None,
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # not its warning that cells travel unencrypted
         )
     except papermill.PapermillExecutionError as error:
         ran = read_notebook(copy)
@@ -165,7 +169,8 @@ def run(path: Path, given: dict, out: Path, executed: Path) -> None:
         with files.replaced(out, **check_out(path, out)) if keeps else nullcontext() as scratch:
             executed.parent.mkdir(parents=True, exist_ok=True)
             started = time.time()
-            ran = execute(path, given | ({settings.RESERVED: str(scratch)} if keeps else {}), failed)
+            told = given | ({settings.RESERVED: str(scratch)} if keeps else {})
+            ran = execute(path, told, failed, f"{position()}{path.stem}")
             facts = {"seconds": round(time.time() - started, 1), **report.provenance()}
             empty = keeps and scratch.is_dir() and not any(scratch.iterdir())
             if empty and {p.name for p in Path(out).glob("*")} - {files.MANIFEST}:

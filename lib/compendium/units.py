@@ -16,6 +16,8 @@ import functools
 import io
 import json
 import os
+import platform
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -86,12 +88,32 @@ def _known_sha256(path: str, *_) -> str:
     return dependencies.sha256(Path(path))
 
 
+@functools.cache
+def processor() -> str:
+    """What arithmetic runs on here: training makes last digits of another processor's into larger differences."""
+    from torch.backends.cpu import get_cpu_capability
+
+    try:
+        names = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        names = []
+    return f"{(names or [platform.processor() or platform.machine()])[0].strip()}, {get_cpu_capability()}"
+
+
 class Rows(dict):
-    """The rows of one unit as text: {table: (header, lines)}, each line a list of cells."""
+    """The rows of one unit as text: {table: (header, lines)}, each line a list of cells.
+
+    made_on: the `processor` that made them, "" if that is not known.
+    """
+
+    def __init__(self, tables=(), made_on: str = ""):
+        super().__init__(tables)
+        self.made_on = made_on
 
     @classmethod
     def of(cls, tables: dict[str, pd.DataFrame], digits: str = DIGITS) -> "Rows":
-        made = cls()
+        """What this machine has made, as text."""
+        made = cls(made_on=processor())
         for name, table in tables.items():
             if len(table):
                 header, *lines = csv.reader(io.StringIO(table.to_csv(index=False, float_format=digits)))
@@ -156,7 +178,8 @@ def _make(sweep: Sweep, units: list[dict], store: Path, total: int, processes, s
     with pool(sweep.function, processes if len(units) > 1 else 1, scheduler) as submit:
         try:
             for unit, tables in submit(units):
-                text = json.dumps(Rows.of(tables, sweep.digits), ensure_ascii=False)
+                made = Rows.of(tables, sweep.digits)
+                text = json.dumps({"processor": made.made_on, "tables": made}, ensure_ascii=False)
                 files.write(store / f"{sweep.key(unit)}.json", text)
                 shown.step()
         except BrokenProcessPool:
@@ -196,7 +219,8 @@ def merge(sweep: Sweep, folders: Iterable[Path]) -> dict[str, pd.DataFrame]:
 
 
 def _load(path: Path) -> Rows:
-    return Rows(json.loads(path.read_text(encoding="utf-8")))
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return Rows(found["tables"], found["processor"])
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------
@@ -209,7 +233,10 @@ def write(sweep: Sweep, done: list[Rows]) -> None:
         for name, (header, _) in rows.items():
             known = headers.setdefault(name, [])
             known += [column for column in header if column not in known]
-    index = [{"arguments": u, "key": sweep.key(u), "rows": {}} for u in sweep.units]
+    index = [
+        {"arguments": unit, "key": sweep.key(unit), **({"processor": rows.made_on} if rows.made_on else {}), "rows": {}}
+        for unit, rows in zip(sweep.units, done, strict=True)
+    ]
     with files.replaced(sweep.out, command=sweep.command) as scratch:
         for name, columns in headers.items():
             text, written = io.StringIO(), 0
@@ -244,7 +271,8 @@ def read_rows(folder: Path) -> dict[str, Rows]:
             tables[name] = list(csv.reader(file))
     return {
         entry["key"]: Rows(
-            {name: (tables[name][0], tables[name][1 + a : 1 + b]) for name, (a, b) in entry["rows"].items()}
+            {name: (tables[name][0], tables[name][1 + a : 1 + b]) for name, (a, b) in entry["rows"].items()},
+            entry.get("processor", ""),
         )
         for entry in entries
     }
