@@ -35,18 +35,7 @@ def files(start) -> list[str]:
 
 def stage(spec: dict) -> dict:
     """A stage as dvc.yaml has it. Raises ValueError for a key the table does not know."""
-    known = {
-        "desc",
-        "notebook",
-        "command",
-        "entry",
-        "data",
-        "extras",
-        "outs",
-        "more_outs",
-        "matrix",
-        "params",
-    }
+    known = {"desc", "notebook", "command", "entry", "data", "extras", "outs", "more_outs", "matrix", "params"}
     if strange := set(spec) - known:
         raise ValueError(f"pipeline.yaml knows no {sorted(strange)[0]!r}: choose from {', '.join(sorted(known))}")
     pins = [*PINS, *(f"requirements-{extra}.txt" for extra in spec.get("extras", ()))]

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from compendium import records, tokens
+from compendium import packing, records, tokens
 from compendium.paths import DATA, relative
 
 COLUMNS = ["relation", "subject", "object", "domain"]
@@ -190,35 +190,21 @@ def pack(rows: list[Row], dtype, device):
     """
     if not rows:
         raise ValueError("there are no rows to read: the set of facts is empty")
-    length = max(map(len, rows))
-    ids = np.zeros((len(rows), length), np.int64)
-    position = np.zeros_like(ids)
-    sees = np.zeros((len(rows), length, length), bool)
+    length, packed = max(map(len, rows)), []
     predict = []  # (flat index, target, row, option)
     for r, row in enumerate(rows):
-        p = len(row.prompt)
-        ids[r, :p] = row.prompt
-        position[r, :p] = range(p)
-        start = p
+        p = start = len(row.prompt)
+        ids, position, blocks = list(row.prompt), list(range(p)), [(0, p, 0)]
         for o, option in enumerate(row.options):
             end = start + len(option)
-            ids[r, start:end] = option
-            position[r, start:end] = range(p, p + len(option))
-            sees[r, start:end, :p] = True
-            sees[r, start:end, start:end] = True
+            ids += option
+            position += range(p, p + len(option))
+            blocks.append((start, end, p))
             before = [p - 1, *range(start, end - 1)]
             predict += [(r * length + b, token, r, o) for b, token in zip(before, option, strict=True)]
             start = end
-        sees[r, :p, :p] = True
-        sees[r, range(length), range(length)] = True  # padding sees itself, so that no softmax is empty
-    sees &= np.tri(length, dtype=bool)
-    mask = torch.zeros(len(rows), 1, length, length, dtype=dtype, device=device)
-    mask.masked_fill_(torch.from_numpy(~sees).to(device)[:, None], torch.finfo(dtype).min)
-    inputs = {
-        "input_ids": torch.from_numpy(ids).to(device),
-        "position_ids": torch.from_numpy(position).to(device),
-        "attention_mask": mask,
-    }
+        packed.append(packing.Packed(ids, position, blocks))
+    inputs = packing.inputs(packed, dtype, device)
     return inputs, *torch.tensor(predict, device=device).T
 
 

@@ -9,6 +9,7 @@ from compendium import edits, facts, models
 from compendium.attribution import circuits
 from compendium.attribution.decoder import Decoder, Pairs
 from compendium.unlearning import fisher_information, forget_set, magnitude_floor, mansu, methods, probing
+from compendium.unlearning.subject import Subject
 
 rng = np.random.default_rng(0)
 
@@ -25,7 +26,7 @@ def rows(n, seed):
 
 @pytest.fixture
 def subject(tiny):
-    made = methods.Subject(tiny, None, None, seed=0)
+    made = Subject(tiny, None, None, seed=0)
     made.rows = rows(6, 0), rows(8, 1)
     prompts = [torch.tensor([row.prompt for row in made.rows[0]][part]) for part in (slice(0, 3), slice(3, 6))]
     answers = [torch.tensor([[7], [8], [9]]), torch.tensor([[17], [18], [19]])]
@@ -308,7 +309,7 @@ def test_methods_that_name_a_part_of_the_model_find_it_or_say_so(subject):
     for layer in (0, -1, 3):
         with pytest.raises(ValueError, match=f"layer is {layer}: it must be from 1 to 2"):
             methods.masks("RMU", subject, {"options": {"layer": layer}})
-    other = methods.Subject(
+    other = Subject(
         GPTNeoXForCausalLM(
             GPTNeoXConfig(
                 vocab_size=97, hidden_size=64, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4

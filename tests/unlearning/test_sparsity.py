@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from compendium import nf4
-from compendium.unlearning import evaluation, methods, sparsity
+from compendium.unlearning import evaluation, sparsity
+from compendium.unlearning.subject import Subject
 
 
 def test_crossing_is_the_share_of_places_in_the_cell_from_which_a_step_leaves():
@@ -44,7 +45,7 @@ def test_end_cells_and_still_weights():
 
 @pytest.mark.parametrize("target", [0.7, 0.25])
 def test_matched_is_the_least_strength_that_forgets_enough(tiny, monkeypatch, target):
-    subject = methods.Subject(tiny, None, None)
+    subject = Subject(tiny, None, None)
     name, weight = next(iter(tiny.named_parameters()))
     delta = {name: torch.ones_like(weight)}
     start = weight.detach().mean().item()

@@ -38,7 +38,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compendium import tokens
+from compendium import packing, tokens
 from compendium.policy_opt.regions import ANSWER, BASE, HIGH, LOW, Regions, regions
 
 MODES = "counterfactual", "vanilla", "inverted", "random", "shuffled", "reversed"
@@ -48,10 +48,7 @@ class _Tree(NamedTuple):
     """One completion with its spans hidden in turn, packed into one row: prompt and completion once, then for every
     span a branch, the tokens that follow it. Numbers are places in the row."""
 
-    ids: list[int]
-    positions: list[int]
-    trunk: int  # length of prompt and completion, up to the last token that predicts
-    branches: list[tuple[int, int, int]]  # start, end, and how much of the trunk it sees
+    row: packing.Packed  # trunk and branches
     predict: list[tuple[int, int, int]]  # place, the token it should predict, and whose score: 0 trunk, 1 first branch
 
 
@@ -59,18 +56,17 @@ def _tree(prompt: Sequence[int], completion: Sequence[int], region: Regions, pla
     n = len(prompt)
     first, last = (n + t for t in region.answer)  # answer tokens are predicted one place earlier
     row = [*prompt, *completion][: last - 1]
-    made = _Tree(list(row), list(range(len(row))), len(row), [], [])
-    whole = [*prompt, *completion]
-    made.predict.extend((t - 1, whole[t], 0) for t in range(first, last))
+    whole, ids, positions, blocks = [*prompt, *completion], list(row), list(range(len(row))), [(0, len(row), 0)]
+    predict = [(t - 1, whole[t], 0) for t in range(first, last)]
     for k, span in enumerate(region.spans, 1):
-        start = len(made.ids)
+        start = len(ids)
         hidden = [] if placeholder is None else [placeholder] * (span.end - span.start)
-        made.ids.extend([*hidden, *row[n + span.end :]])
-        end = len(made.ids)
-        made.positions.extend(range(len(row) - (end - start), len(row)))
-        made.branches.append((start, end, n + span.start))
-        made.predict.extend((t - 1 - len(row) + end, whole[t], k) for t in range(first, last))
-    return made
+        ids.extend([*hidden, *row[n + span.end :]])
+        end = len(ids)
+        positions.extend(range(len(row) - (end - start), len(row)))
+        blocks.append((start, end, n + span.start))
+        predict.extend((t - 1 - len(row) + end, whole[t], k) for t in range(first, last))
+    return _Tree(packing.Packed(ids, positions, blocks), predict)
 
 
 def _pack(trees: list[_Tree], dtype, device):
@@ -80,29 +76,12 @@ def _pack(trees: list[_Tree], dtype, device):
     hidden state predicts an answer token; targets (m,): that token; cells (m,): whose score it adds to, counting the
     scores of all trees in order.
     """
-    length = max(len(tree.ids) for tree in trees)
-    ids = np.zeros((len(trees), length), np.int64)
-    positions = np.zeros_like(ids)
-    sees = np.zeros((len(trees), length, length), bool)
+    length = max(len(tree.row.ids) for tree in trees)
     predict, cell = [], 0
     for r, tree in enumerate(trees):
-        ids[r, : len(tree.ids)] = tree.ids
-        positions[r, : len(tree.ids)] = tree.positions
-        sees[r, : tree.trunk, : tree.trunk] = True
-        for start, end, trunk in tree.branches:
-            sees[r, start:end, :trunk] = True
-            sees[r, start:end, start:end] = True
         predict += [(r * length + place, target, cell + score) for place, target, score in tree.predict]
-        cell += 1 + len(tree.branches)
-    sees[:, range(length), range(length)] = True  # padding sees itself, so that no softmax is empty
-    sees &= np.tri(length, dtype=bool)
-    mask = torch.zeros(len(trees), 1, length, length, dtype=dtype, device=device)
-    mask.masked_fill_(torch.from_numpy(~sees).to(device)[:, None], torch.finfo(dtype).min)
-    inputs = {
-        "input_ids": torch.from_numpy(ids).to(device),
-        "position_ids": torch.from_numpy(positions).to(device),
-        "attention_mask": mask,
-    }
+        cell += len(tree.row.blocks)
+    inputs = packing.inputs([tree.row for tree in trees], dtype, device)
     return inputs, *torch.tensor(predict, device=device).T
 
 
@@ -111,7 +90,7 @@ def _scores(model, trees: list[_Tree]) -> Tensor:
     inputs, places, targets, cells = _pack(trees, model.dtype, model.device)
     hidden = model.get_decoder()(**inputs, use_cache=False).last_hidden_state.flatten(0, 1)[places]
     logp = tokens.readout(model, hidden).log_softmax(-1).gather(1, targets[:, None])[:, 0]
-    count = sum(1 + len(tree.branches) for tree in trees)
+    count = sum(len(tree.row.blocks) for tree in trees)
     return torch.zeros(count, device=logp.device).index_add(0, cells, logp)
 
 
@@ -140,12 +119,12 @@ def drops(
     trees = {
         i: _tree(prompts[i], completions[i], region, placeholder) for i, region in enumerate(parsed) if region.spans
     }
-    order = sorted(trees, key=lambda i: len(trees[i].ids))  # like lengths together: little padding
+    order = sorted(trees, key=lambda i: len(trees[i].row.ids))  # like lengths together: little padding
     training = model.training
     model.eval()
     try:
         while order:
-            size = max(1, budget // len(trees[order[-1]].ids))
+            size = max(1, budget // len(trees[order[-1]].row.ids))
             batch, order = order[-size:], order[:-size]
             scores = _scores(model, [trees[i] for i in batch]).double().cpu().numpy()
             for i in batch:

@@ -17,6 +17,7 @@ import torch
 from compendium import edits, facts, formats, models, prose
 from compendium.unlearning import cad, code_flips, forget_set, magnitude_floor, mansu, methods, probing
 from compendium.unlearning.known import KNOWN
+from compendium.unlearning.subject import Subject
 
 KINDS = ("forget", "near", "far")
 
@@ -33,28 +34,28 @@ def load(
     fisher_rows: int = 96,
     ig_steps: int = 5,
     **limits,
-) -> methods.Subject:
-    """A model and what it should forget. fisher_rows, ig_steps: of `methods.Subject`; limits: of `forget_set`."""
+) -> Subject:
+    """A model and what it should forget. fisher_rows, ig_steps: of `Subject`; limits: of `forget_set`."""
     models.set_threads(threads)
     model, tokenizer = models.load(model_name, revision=revision, device=device)
     found = forget_set.domain(model, tokenizer, relation, domain, seed=seed, **limits)
-    return methods.Subject(model, tokenizer, found, seed, fisher_rows, ig_steps)
+    return Subject(model, tokenizer, found, seed, fisher_rows, ig_steps)
 
 
 @functools.lru_cache(maxsize=1)  # one subject a process: its caches serve all methods that run there
-def _subject(domain: str, seed: int, limits: str) -> methods.Subject:
+def _subject(domain: str, seed: int, limits: str) -> Subject:
     limits = json.loads(limits)
     table = pd.read_csv(KNOWN, dtype=str) if limits.get("model_name", "embedded") == "embedded" else None
     return load(*domain.split(", "), seed, known=table, **limits)
 
 
-def subject(domain: str, seed: int, limits: dict) -> methods.Subject:
+def subject(domain: str, seed: int, limits: dict) -> Subject:
     """The subject of this process, loaded once. domain: "relation, domain"; limits: keywords of `load`."""
     return _subject(domain, seed, json.dumps(limits, sort_keys=True))
 
 
 def ask(
-    subject: methods.Subject, stored: Iterable[str] = (), kinds: Sequence[str] = KINDS, only: Sequence[str] = KINDS
+    subject: Subject, stored: Iterable[str] = (), kinds: Sequence[str] = KINDS, only: Sequence[str] = KINDS
 ) -> pd.DataFrame:
     """Every held-out question, in full precision and in each format of `stored`; columns kind, weights, correct, ...
 
@@ -70,7 +71,7 @@ def ask(
     return pd.concat(found, ignore_index=True)
 
 
-def inside(subject: methods.Subject, delta: edits.Delta, circuit_share: float = 0.2) -> dict[str, float]:
+def inside(subject: Subject, delta: edits.Delta, circuit_share: float = 0.2) -> dict[str, float]:
     """CAD of an update on the facts to forget (edges and nodes) and, as `retain ...`, on near facts to keep (nodes).
 
     The circuit is the one `mansu.circuit` finds on the facts to forget; for edges, the strongest 1 %. Without an
@@ -100,7 +101,7 @@ def inside(subject: methods.Subject, delta: edits.Delta, circuit_share: float = 
 
 def study(
     method: str,
-    subject: methods.Subject,
+    subject: Subject,
     settings: dict,
     *,
     stored=("nf4",),

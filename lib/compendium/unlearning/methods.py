@@ -16,159 +16,126 @@ MANSU's variants: "MANSU, NPO" (another objective), "no floor", "no projection" 
 circuit" (anywhere), "random circuit" (the same choice of weights inside random nodes).
 """
 
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
-import pandas as pd
-import torch
 from torch import Tensor
 
 from compendium import edits, facts
-from compendium.attribution import circuits
-from compendium.attribution.decoder import Decoder
-from compendium.unlearning import code_flips, fisher_information, forget_set, mansu, objectives, probing
+from compendium.unlearning import forget_set, mansu, objectives, places, probing
+from compendium.unlearning.subject import Subject
+
+Notes = dict[str, float]
+
+
+# -- what is forgotten, how a change is held, what becomes of it ------------------------------------------------------
+
+
+def answers(subject: Subject) -> list[facts.Row]:
+    """The facts to forget, with their answers."""
+    return subject.rows[0]
+
+
+def other_answers(subject: Subject) -> list[facts.Row]:
+    """The same with another fact's answer."""
+    return forget_set.answers(subject.tokenizer, probing.substituted(subject.domain.forget, subject.seed))
+
+
+def as_stored(subject: Subject, settings: dict, learned: edits.Delta):
+    """Weights rounded to `master` after every step, as training a model does that is stored in it; None for float32."""
+    if settings.get("master", "float32") == "float32":
+        return None
+    weights = {
+        f"{name}.weight": weight + learned.get(f"{name}.weight", 0.0) for name, weight in subject.untouched.items()
+    }
+    return lambda name, change: (weights[name] + change).bfloat16().float() - weights[name]
+
+
+def null_space(subject: Subject, settings: dict, learned: edits.Delta):
+    """Changes that leave alone what inputs of kept facts use (as AlphaEdit)."""
+    names = {f"{name}.weight": projector for name, projector in subject.projectors.items()}
+    return lambda name, change: change @ names[name]
+
+
+def as_learned(subject: Subject, learned: edits.Delta, settings: dict) -> tuple[edits.Delta, Notes]:
+    return learned, {}
+
+
+def subtracted(subject: Subject, learned: edits.Delta, settings: dict) -> tuple[edits.Delta, Notes]:
+    """Minus `strength` times what was learned."""
+    return {name: -settings["strength"] * change for name, change in learned.items()}, {}
+
+
+def permanent(
+    subject: Subject, learned: edits.Delta, settings: dict, *, floored: bool = True
+) -> tuple[edits.Delta, Notes]:
+    """Changes floored to a bin's width or dropped, as `mansu.permanent`; its notes."""
+    limits = {"budget": settings["budget"], "reach": settings["reach"], "floored": floored}
+    return mansu.permanent(subject.model, learned, subject.slope, subject.fisher, **limits)
+
+
+# -- the methods ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a model is made to forget.
+
+    objective: of `objectives`; options: its keywords where they are not the defaults. where: of `places`. forgets: rows
+    of the subject. project(subject, settings, learned): what `edits.train` does to a weight's change after every step;
+    learned: earlier rounds' changes. finish(subject, learned, settings): the update made of it, and notes.
+    """
+
+    objective: str
+    options: dict = field(default_factory=dict)
+    where: Callable[[Subject, dict], places.Masks | None] = places.all_linear
+    forgets: Callable[[Subject], list[facts.Row]] = answers
+    project: Callable[[Subject, dict, edits.Delta], Callable | None] = as_stored
+    finish: Callable[[Subject, edits.Delta, dict], tuple[edits.Delta, Notes]] = as_learned
+
 
 SIMNPO = {"gamma": 1.0, "beta": 0.5}  # at the usual 0.125 and 4.5 it does not forget here: see `03_baselines`
-METHODS = {  # objective, and its keywords where they are not the defaults
-    "GA": ("ascent", {}),
-    "GradDiff": ("graddiff", {}),
-    "NPO": ("npo", {}),
-    "NPO + KL": ("npo", {"keep": "kl"}),
-    "SimNPO": ("simnpo", SIMNPO),
-    "RMU": ("rmu", {"layer": 7, "scale": 20.0, "alpha": 10.0}),
-    "task vector": ("learn", {}),
-    "LoRA": ("npo", {}),
-    "SURE": ("npo", {}),
-    "null space": ("npo", {}),
-    "last block": ("npo", {}),
-    "other answer": ("learn", {}),
-    "MANSU": ("simnpo", SIMNPO),
-    "MANSU, NPO": ("npo", {}),
-    "MANSU, no floor": ("simnpo", SIMNPO),
-    "MANSU, no projection": ("simnpo", SIMNPO),
-    "MANSU, no circuit": ("simnpo", SIMNPO),
-    "MANSU, random circuit": ("simnpo", SIMNPO),
+
+
+def _mansu(objective: str = "simnpo", where=places.circuit, finish=permanent) -> Method:
+    return Method(objective, SIMNPO if objective == "simnpo" else {}, where, finish=finish)
+
+
+METHODS = {
+    "GA": Method("ascent"),
+    "GradDiff": Method("graddiff"),
+    "NPO": Method("npo"),
+    "NPO + KL": Method("npo", {"keep": "kl"}),
+    "SimNPO": Method("simnpo", SIMNPO),
+    "RMU": Method("rmu", {"layer": 7, "scale": 20.0, "alpha": 10.0}, places.down_projections),
+    "task vector": Method("learn", finish=subtracted),
+    "LoRA": Method("npo", where=places.adapters),
+    "SURE": Method("npo", where=places.strongest_rows),
+    "null space": Method("npo", project=null_space),
+    "last block": Method("npo", where=places.last_block),
+    "other answer": Method("learn", where=places.last_block, forgets=other_answers),
+    "MANSU": _mansu(),
+    "MANSU, NPO": _mansu("npo"),
+    "MANSU, no floor": _mansu(finish=partial(permanent, floored=False)),
+    "MANSU, no projection": _mansu(where=places.no_projection),
+    "MANSU, no circuit": _mansu(where=places.no_circuit),
+    "MANSU, random circuit": _mansu(where=places.random_circuit),
 }
 
 
-@dataclass
-class Subject:
-    """A model and what it should forget, with everything several methods share, computed once when first asked for."""
-
-    model: torch.nn.Module
-    tokenizer: object
-    domain: forget_set.Domain
-    seed: int = 0
-    fisher_rows: int = 96
-    ig_steps: int = 5
-
-    @cached_property
-    def rows(self) -> tuple[list[facts.Row], list[facts.Row]]:
-        return self.domain.rows(self.tokenizer)
-
-    @cached_property
-    def questions(self) -> pd.DataFrame:
-        """The facts to forget in training wordings: what says when to stop, since the held-out ones must not."""
-        return facts.questions(split="train", table=self.domain.forget)
-
-    @cached_property
-    def reference(self) -> objectives.Reference:
-        return objectives.Reference(self.model)
-
-    @cached_property
-    def untouched(self) -> dict[str, Tensor]:
-        """The weights of all linear layers, before anything is unlearned."""
-        return code_flips.snapshot(self.model)
-
-    @cached_property
-    def density(self) -> float:
-        return code_flips.boundary_density(self.untouched)
-
-    @cached_property
-    def decoder(self) -> Decoder:
-        return Decoder(self.model.requires_grad_(False))
-
-    @cached_property
-    def pairs(self) -> list:
-        return probing.contrast(self.tokenizer, self.domain.forget, seed=self.seed)
-
-    @cached_property
-    def scores(self) -> Tensor:
-        """EAP-IG edge scores of the facts to forget, (sources, destinations)."""
-        return probing.attribute(self.decoder, self.pairs, steps=self.ig_steps)
-
-    @cached_property
-    def slope(self) -> dict[str, Tensor]:
-        return mansu.gradient(self.model, self.rows[0])
-
-    @cached_property
-    def fisher(self) -> dict[str, Tensor]:
-        kept = self.rows[1]
-        chosen = np.random.default_rng(self.seed).permutation(len(kept))[: self.fisher_rows]
-        return fisher_information.diagonal(self.model, [kept[i] for i in chosen])
-
-    @cached_property
-    def projectors(self) -> dict[str, Tensor]:
-        return {
-            name: fisher_information.null_space(m)
-            for name, m in fisher_information.second_moments(self.model, self.rows[1]).items()
-        }
+def named(method: str) -> Method:
+    """A method by its name. Raises ValueError for an unknown one."""
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+    return METHODS[method]
 
 
-def masks(method: str, subject: Subject, settings: dict) -> dict[str, Tensor]:
-    """Where a method may act: bool masks by parameter name. Raises ValueError for a model without the part it names."""
-    model = subject.model
-    everywhere = edits.everywhere(model)
-    if method == "RMU":
-        layer = (METHODS[method][1] | settings.get("options", {}))["layer"]
-        return {name: everywhere[name] for name in _down_projections(model, layer)}
-    if method in ("last block", "other answer"):
-        last = {id(weight) for weight in _blocks(model)[-1].parameters()}
-        weights = dict(model.named_parameters())
-        return {name: mask for name, mask in everywhere.items() if id(weights[name]) in last}
-    if method == "SURE":
-        norms = {name: part.norm(dim=1) for name, part in subject.slope.items()}
-        least = torch.cat(list(norms.values())).quantile(1 - settings["rows"])
-        chosen = {f"{name}.weight": (norm >= least)[:, None] for name, norm in norms.items()}
-        return {name: mask & chosen[name] for name, mask in everywhere.items() if chosen[name].any()}
-    if not method.startswith("MANSU"):
-        return everywhere
-    nodes, within = subject.scores.sum(1), everywhere
-    if method == "MANSU, random circuit":
-        nodes = torch.rand(nodes.shape, generator=torch.Generator().manual_seed(subject.seed))
-    if method != "MANSU, no circuit":
-        within = circuits.parameter_mask(
-            subject.decoder, mansu.circuit(subject.decoder, nodes.cpu(), settings["circuit"])
-        )
-    fisher = None if method == "MANSU, no projection" else subject.fisher
-    return mansu.support(subject.slope, fisher, within, settings["share"], damping=settings["damping"])
-
-
-def _blocks(model):
-    """The model's blocks, in order. Raises ValueError where they are not found."""
-    blocks = getattr(model.get_decoder(), "layers", None)
-    if not isinstance(blocks, torch.nn.ModuleList) or not len(blocks):
-        raise ValueError(f"the blocks of this {type(model).__name__} are not found: choose a model such as Llama")
-    return blocks
-
-
-def _down_projections(model, layer: int) -> list[str]:
-    """Names of the weights with which the MLPs of the three blocks up to hidden state `layer` write to the stream."""
-    blocks = _blocks(model)
-    if not 1 <= layer <= len(blocks):
-        raise ValueError(f"RMU's layer is {layer}: it must be from 1 to {len(blocks)}, the blocks of this model")
-    names = {id(weight): name for name, weight in model.named_parameters()}
-    found = []
-    for i in range(max(0, layer - 3), layer):
-        part = getattr(getattr(blocks[i], "mlp", None), "down_proj", None)
-        if not isinstance(part, torch.nn.Linear):
-            raise ValueError(
-                f"block {i} of this {type(model).__name__} has no linear layer mlp.down_proj for RMU to train: choose "
-                "a model such as Llama, Mistral or Qwen2"
-            )
-        found.append(names[id(part.weight)])
-    return found
+def masks(method: str, subject: Subject, settings: dict) -> places.Masks | None:
+    """Where a method may act: bool masks by parameter name, None: low-rank adapters. Raises ValueError as `places`."""
+    of = named(method)
+    return of.where(subject, settings | {"options": of.options | settings.get("options", {})})
 
 
 def unlearn(method: str, subject: Subject, settings: dict) -> tuple[edits.Delta, dict[str, float]]:
@@ -183,20 +150,16 @@ def unlearn(method: str, subject: Subject, settings: dict) -> tuple[edits.Delta,
 
     A round begins with a fresh optimiser, and LoRA's with fresh adapters.
     """
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+    of = named(method)
     if settings.get("until") is not None and settings.get("most", 0) < settings["steps"]:
         raise ValueError("until needs most, the steps at which to stop in any case, and at least as many as steps")
     model, s = subject.model, settings
-    objective, options = METHODS[method]
-    loss, options = objectives.OBJECTIVES[objective], options | s.get("options", {})
-    forget, kept = subject.rows
-    if method == "other answer":
-        forget = forget_set.answers(subject.tokenizer, probing.substituted(subject.domain.forget, subject.seed))
+    loss, options = objectives.OBJECTIVES[of.objective], of.options | s.get("options", {})
+    forget, kept = of.forgets(subject), subject.rows[1]
     most = s["steps"] if s.get("until") is None else s["most"]
     rng = np.random.default_rng(subject.seed)
     drawn = [edits.batches(rows, s[size], most, rng) for rows, size in ((forget, "batch"), (kept, "retain_batch"))]
-    within = None if method == "LoRA" else masks(method, subject, s)
+    within = masks(method, subject, s)
     learned, done = {}, 0
     while True:
         steps = min(s["steps"] if not done else max(1, s["steps"] // 2), most - done)
@@ -205,9 +168,9 @@ def unlearn(method: str, subject: Subject, settings: dict) -> tuple[edits.Delta,
             return loss(model, subject.reference, drawn[0][done + step], drawn[1][done + step], **options)
 
         with edits.applied(model, learned):
-            more = _round(subject, loss_of, within, steps, s, _projection(method, subject, s, learned))
+            more = _round(subject, loss_of, within, steps, s, of.project(subject, s, learned))
         learned, done = edits.combine([learned, more]), done + steps
-        delta, notes = _finished(method, subject, learned, s)
+        delta, notes = of.finish(subject, learned, s)
         if done == most:
             return delta, notes | {"steps": done}
         with edits.applied(model, delta):
@@ -222,33 +185,3 @@ def _round(subject: Subject, loss_of, within, steps: int, s: dict, project) -> e
     if within is None:
         return edits.lora(subject.model, loss_of, rank=s["rank"], seed=subject.seed, steps=steps, learning_rate=rate)
     return edits.train(subject.model, loss_of, within, project=project, steps=steps, learning_rate=rate)
-
-
-def _projection(method: str, subject: Subject, s: dict, learned: edits.Delta):
-    """What `edits.train` does to the change of a weight after every step, or None; learned: earlier rounds' changes."""
-    if method == "null space":
-        names = {f"{name}.weight": p for name, p in subject.projectors.items()}
-        return lambda name, change: change @ names[name]
-    if s.get("master", "float32") == "float32":
-        return None
-    weights = {
-        f"{name}.weight": weight + learned.get(f"{name}.weight", 0.0) for name, weight in subject.untouched.items()
-    }
-    return lambda name, change: (weights[name] + change).bfloat16().float() - weights[name]
-
-
-def _finished(method: str, subject: Subject, learned: edits.Delta, s: dict) -> tuple[edits.Delta, dict[str, float]]:
-    """The update that a method makes of what was learned, and notes about it."""
-    if method == "task vector":
-        return {name: -s["strength"] * change for name, change in learned.items()}, {}
-    if not method.startswith("MANSU"):
-        return learned, {}
-    return mansu.permanent(
-        subject.model,
-        learned,
-        subject.slope,
-        subject.fisher,
-        budget=s["budget"],
-        reach=s["reach"],
-        floored=method != "MANSU, no floor",
-    )

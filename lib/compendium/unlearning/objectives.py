@@ -19,12 +19,11 @@ original model's answers.
 
 import copy
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compendium import facts, tokens
+from compendium import facts, packing, tokens
 from compendium.facts import Row
 
 SEQUENCE = 256  # tokens that rows are laid end to end in; the cost of attention grows with its square
@@ -63,24 +62,20 @@ def log_probs(model, rows: list[Row]) -> tuple[Tensor, Tensor]:
         sequences[-1].append(i)
         used += len(row)
     width = max(sum(len(rows[i]) for i in members) for members in sequences)
-    ids, position = np.zeros((2, len(sequences), width), np.int64)
-    owner = np.full((len(sequences), width), -1)
-    predict = []  # (flat index, target, row)
+    packed, predict = [], []  # (flat index, target, row)
     for s, members in enumerate(sequences):
-        start = 0
+        ids, position, blocks = [], [], []
         for i in members:
             prompt, (answer,) = rows[i].prompt, rows[i].options
-            here = slice(start, start + len(rows[i]))
-            ids[s, here], position[s, here], owner[s, here] = [*prompt, *answer], range(len(rows[i])), i
-            first = s * width + start + len(prompt) - 1
+            first = s * width + len(ids) + len(prompt) - 1
             predict += [(first + k, token, i) for k, token in enumerate(answer)]
-            start = here.stop
-    sees = (owner[:, :, None] == owner[:, None]) & np.tri(width, dtype=bool)
-    mask = torch.zeros(len(sequences), 1, width, width, dtype=model.dtype)
-    mask.masked_fill_(torch.from_numpy(~sees)[:, None], torch.finfo(model.dtype).min)
-    inputs = {"input_ids": torch.from_numpy(ids), "position_ids": torch.from_numpy(position), "attention_mask": mask}
+            blocks.append((len(ids), len(ids) + len(rows[i]), 0))
+            ids += [*prompt, *answer]
+            position += range(len(rows[i]))
+        packed.append(packing.Packed(ids, position, blocks))
+    inputs = packing.inputs(packed, model.dtype, model.device)
     positions, targets, of = torch.tensor(predict, device=model.device).T
-    logs = _next_tokens(model, {name: part.to(model.device) for name, part in inputs.items()}, positions)
+    logs = _next_tokens(model, inputs, positions)
     token = logs.gather(1, targets[:, None])[:, 0]
     return torch.zeros(len(rows), device=token.device).index_add(0, of, token), of.bincount(minlength=len(rows))
 

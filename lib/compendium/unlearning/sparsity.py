@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from compendium import edits, nf4
-from compendium.unlearning import evaluation, magnitude_floor, mansu, methods, objectives
+from compendium.unlearning import evaluation, magnitude_floor, mansu, objectives
+from compendium.unlearning.subject import Subject
 
 
 def crossing(weight: Tensor, change: Tensor) -> Tensor:
@@ -26,13 +27,13 @@ def crossing(weight: Tensor, change: Tensor) -> Tensor:
     return (change.abs() / ((up + down) / 2)).clamp(max=1.0)
 
 
-def right(subject: methods.Subject, delta: edits.Delta, strength: float = 1.0) -> float:
+def right(subject: Subject, delta: edits.Delta, strength: float = 1.0) -> float:
     """Share of right answers to the facts to forget, full precision."""
     with edits.applied(subject.model, delta, strength):
         return evaluation.ask(subject, only=("forget",)).correct.mean()
 
 
-def matched(subject: methods.Subject, delta: edits.Delta, target: float, *, looks: int = 6) -> float:
+def matched(subject: Subject, delta: edits.Delta, target: float, *, looks: int = 6) -> float:
     """The least strength, at most 1, at which an update leaves at most `target` of the forget questions right.
 
     By bisection, so to 2^-looks; 1 where even the whole update does not reach the target.
@@ -47,7 +48,7 @@ def matched(subject: methods.Subject, delta: edits.Delta, target: float, *, look
 
 
 def point(
-    subject: methods.Subject, share: float, settings: dict, *, target: float, reach: float = 0.5, looks: int = 6
+    subject: Subject, share: float, settings: dict, *, target: float, reach: float = 0.5, looks: int = 6
 ) -> list[dict]:
     """Train on the `share` of weights with most to gain, match forgetting, store in NF4: a row as trained, one floored.
 
@@ -78,7 +79,7 @@ def point(
     return found
 
 
-def measure(subject: methods.Subject, delta: edits.Delta) -> dict[str, float]:
+def measure(subject: Subject, delta: edits.Delta) -> dict[str, float]:
     """What `point` says of one update; of the untouched model, if it is empty."""
     parameters = dict(subject.model.named_parameters())
     sums = dict.fromkeys(("edited", "size", "width", "chance"), 0.0)

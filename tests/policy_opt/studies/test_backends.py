@@ -6,7 +6,15 @@ from compendium.policy_opt import config
 from compendium.policy_opt.studies import backends
 
 GIVEN = dict(
-    base={"model": "data/policies/start/policy", "method": "dr_grpo", "steps": 1, "batch": 8, "group": 4, "problems": 16, "evaluated": 8},
+    base={
+        "model": "data/policies/start/policy",
+        "method": "dr_grpo",
+        "steps": 1,
+        "batch": 8,
+        "group": 4,
+        "problems": 16,
+        "evaluated": 8,
+    },
     judging={"problems": 8, "batch": 4, "steps": 1},
     ends={"method": "grpo", "formats": ["nf4"]},
     seeds=[0, 1],

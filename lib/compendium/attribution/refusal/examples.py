@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compendium import facts, tokens
+from compendium import facts, packing, tokens
 from compendium.attribution.decoder import Pairs
 from compendium.attribution.refusal import prompt_sets
 from compendium.attribution.refusal.measure import KEPT, encode, fact_split, kept, reply
@@ -84,9 +84,9 @@ def distributions(model, rows: list[facts.Row]) -> tuple[Tensor, Tensor, Tensor]
     chats = [row.prompt for row in rows if row.prompt[0] == rows[0].prompt[0]]
     shortest = min(map(len, chats)) - 1
     c = next((i for i in range(shortest) if len({prompt[i] for prompt in chats}) > 1), shortest)
-    ids, position, owner, joins = list(chats[0][:c]), list(range(c)), [-1] * c, [True] * c
+    ids, position, blocks = list(chats[0][:c]), list(range(c)), [(0, c, 0)]
     predict, targets, weights = [], [], []
-    for number, row in enumerate(rows):
+    for row in rows:
         (answer,) = row.options
         shared = c if row.prompt[0] == chats[0][0] else 0
         own = row.prompt[shared:] + answer[:-1]
@@ -94,20 +94,12 @@ def distributions(model, rows: list[facts.Row]) -> tuple[Tensor, Tensor, Tensor]
         predict += range(before, before + len(answer))
         targets += answer
         weights += [1 / len(answer)] * len(answer)
+        blocks.append((len(ids), len(ids) + len(own), shared))
         ids += own
         position += range(shared, shared + len(own))
-        owner += [number] * len(own)
-        joins += [shared > 0] * len(own)
-    owner, joins = torch.tensor(owner), torch.tensor(joins)
-    sees = ((owner[:, None] == owner) | (joins[:, None] & (owner == -1))).tril()
-    mask = torch.zeros(sees.shape, dtype=model.dtype).masked_fill_(~sees, torch.finfo(model.dtype).min)
-    device = model.device
-    hidden = model.base_model(
-        torch.tensor([ids], device=device),
-        position_ids=torch.tensor([position], device=device),
-        attention_mask=mask[None, None].to(device),
-        use_cache=False,
-    ).last_hidden_state[0, predict]
+    device, row = model.device, packing.Packed(ids, position, blocks)
+    read = packing.inputs([row], model.dtype, device)
+    hidden = model.base_model(**read, use_cache=False).last_hidden_state[0, predict]
     logp = tokens.readout(model, hidden).log_softmax(-1)
     return logp, torch.tensor(targets, device=device), torch.tensor(weights, device=device)
 
