@@ -55,8 +55,8 @@ def stage(spec: dict) -> dict:
         "deps": [notebook, *code, *spec.get("data", ()), *pins],
         "params": [{values: None}],
         "outs": [
-            {f"executed/{name}.ipynb": {"persist": True}},
-            *({out: kept} for out in (f"figures/{name}", *spec.get("more_outs", ()))),
+            *({out: kept} for out in (f"executed/{name}.ipynb", f"figures/{name}", *spec.get("more_outs", ()))),
+            {f"executed/{name}.ran": {"cache": False}},  # git ignores it: in a fresh clone every notebook runs
         ],
     }
 

@@ -66,6 +66,11 @@ def beside(executed: Path) -> tuple[Path, Path]:
     return executed.with_suffix(".failed.ipynb"), executed.with_suffix(".provenance.json")
 
 
+def ran_mark(executed: Path) -> Path:
+    """A file beside an executed copy that git ignores: a clone that lacks it has not run the notebook."""
+    return executed.with_suffix(".ran")
+
+
 def check_copy(path: Path, executed: Path, out: Path | None) -> None:
     """Raise FolderError if the executed copy would take the place of something that is not one, or lie in the results.
 

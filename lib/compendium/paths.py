@@ -13,7 +13,7 @@ TABULAR = DATA / "tabular"  # the prior-fitted network, and what all methods rea
 XAI = DATA / "xai"  # what explanations, their metrics and auditors reached: one folder per study
 NOTEBOOKS = ROOT / "notebooks"
 FIGURES = ROOT / "figures"  # one folder per notebook: images, the numbers behind them, claims
-EXECUTED = ROOT / "executed"  # executed notebooks, git-ignored
+EXECUTED = ROOT / "executed"  # executed notebooks: what people read
 
 
 def relative(path) -> str:

@@ -6,11 +6,13 @@
 Parameters are checked against the notebook's own `parameters` cell before a kernel starts: an unknown name or a wrong
 type stops the run. Results are written to a scratch folder that replaces `figures/<section>/<notebook>/` only when the
 last cell has run, so a failure or an interruption leaves the earlier results where they were. The executed copy goes
-to `executed/<section>/<notebook>.ipynb`, stripped of everything that differs between identical runs.
+to `executed/<section>/<notebook>.ipynb`, without what differs between identical runs, with the numbers of its text
+filled in; `.ran` beside it says that it was run here.
 """
 
 import argparse
 import ast
+import hashlib
 import json
 import math
 import os
@@ -24,7 +26,7 @@ from pathlib import Path
 import nbformat
 
 from compendium import files, settings, workers
-from compendium.executed import KERNEL, beside, check_copy, check_out, normalise
+from compendium.executed import KERNEL, beside, check_copy, check_out, normalise, ran_mark
 from compendium.paths import EXECUTED, FIGURES, NOTEBOOKS, ROOT, relative
 
 BAR = "{desc}: cell {n_fmt} of {total_fmt}, {elapsed}"
@@ -160,7 +162,7 @@ def run(path: Path, given: dict, out: Path, executed: Path) -> None:
     """Validate, execute, normalise and put the results in place. Raises RunError; earlier results stay as they were."""
     declared = parameters(read_notebook(path))
     settings.validate(given, declared)
-    from compendium import report  # slow to import, and not needed to refuse a bad parameter
+    from compendium import publish, report  # slow to import, and not needed to refuse a bad parameter
 
     keeps, made, renames = settings.RESERVED in declared, False, {}
     failed, noted = beside(executed)
@@ -184,7 +186,13 @@ def run(path: Path, given: dict, out: Path, executed: Path) -> None:
         if keeps:
             parent = Path(relative(out)).parent
             renames = {str(scratch): relative(out), str(scratch.parent): str(parent), scratch.parent.name: parent.name}
-        files.write(executed, nbformat.writes(normalise(ran, renames)) + "\n")
+        copy = normalise(ran, renames)
+        other = publish.other_values(path, declared, values)
+        for missed in publish.publish(copy, relative(path), out if keeps else None, other):
+            print(f"{path.stem}: a number of its text is missing: {missed}", flush=True)
+        text = nbformat.writes(copy) + "\n"
+        files.write(executed, text)
+        files.write(ran_mark(executed), hashlib.sha256(text.encode()).hexdigest() + "\n")
         failed.unlink(missing_ok=True)  # another run of the same notebook may have done so
     except files.FolderError as error:
         raise RunError(str(error)) from None
