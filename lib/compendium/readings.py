@@ -4,8 +4,9 @@ A markdown cell tagged `reading` names its numbers instead of typing them:
 
     {accuracy:.0%}                                  metrics.json
     {nf4-recovers:.2f}  {nf4-recovers.interval:.2f}  {nf4-recovers.n}   claims.json: value, low, high, n, unit, verdict
-    {gaps[method=NPO, format=nf4].gap:+.0p}         the one row of gaps.csv with these values
+    {gaps[method=NPO; format=nf4].gap:+.0p}         the one row of gaps.csv with these values
     {max gaps[format=nf4].gap:.2f}                  also min, mean, median, sum, count, over the rows
+    {abs mansu-erases:.2f}                          without its sign, where words say which way
     {02_unlearning/05_mansu#mansu-forgets:.0%}      another notebook's
 
 After the colon stands a format of Python's, or one of ours: `.0p` counts in hundredths, for "39 points". Minus signs
@@ -21,7 +22,7 @@ import pandas as pd
 from compendium.paths import FIGURES
 
 REFERENCE = re.compile(
-    r"\{(?:(?P<over>max|min|mean|median|sum|count) )?(?:(?P<notebook>[\w/]+)#)?(?P<name>[a-z][\w-]*)"
+    r"\{(?:(?P<over>abs|max|min|mean|median|sum|count) )?(?:(?P<notebook>[\w/]+)#)?(?P<name>[a-z][\w-]*)"
     r"(?:\[(?P<where>[^\]{}]*)\])?(?:\.(?P<field>[^:{}\[\]]+))?(?::(?P<spec>[^{}:]+))?\}"
 )
 TYPED = re.compile(r"\d")
@@ -43,7 +44,12 @@ def fill(text: str, folder: Path, figures: Path = FIGURES) -> str:
 
     Raises ReadingError.
     """
-    return REFERENCE.sub(lambda found: shown(value(found, folder, figures), found["spec"] or ""), text)
+
+    def told(found: re.Match) -> str:
+        number = value(found, folder, figures)
+        return shown(abs(number) if found["over"] == "abs" else number, found["spec"] or "")
+
+    return REFERENCE.sub(told, text)
 
 
 def typed(text: str) -> list[str]:
@@ -78,7 +84,7 @@ def _cell(found: re.Match, folder: Path):
     if not path.is_file():
         raise ReadingError(f"{found[0]}: there is no table {found['name']}.csv in {folder.name}")
     table = pd.read_csv(path, keep_default_na=False, na_values=[""])
-    for part in filter(None, (part.strip() for part in found["where"].split(","))):
+    for part in filter(None, (part.strip() for part in found["where"].split(";"))):
         column, _, wanted = (word.strip() for word in part.partition("="))
         if column not in table:
             raise ReadingError(f"{found[0]}: {path.name} has no column {column!r}")
@@ -88,7 +94,7 @@ def _cell(found: re.Match, folder: Path):
         raise ReadingError(f"{found[0]}: {path.name} has no column {column!r}")
     if found["over"] == "count":
         return len(table)
-    if found["over"]:
+    if found["over"] not in (None, "abs"):
         return getattr(table[column], found["over"])()
     if len(table) != 1:
         raise ReadingError(f"{found[0]}: {len(table)} rows of {path.name} answer to that, not one")
