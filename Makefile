@@ -35,10 +35,10 @@ test: .venv/ok  ## unit tests, pipeline tests, and every notebook with its quick
 	.venv/bin/dvc repro --quiet fetch_model
 	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
-outputs: .venv/ok  ## refresh the outputs stored in the notebooks
+outputs: .venv/ok  ## run every notebook with its quick defaults and store what nbval compares
 	.venv/bin/dvc repro --quiet fetch_model
-	.venv/bin/jupyter nbconvert --log-level WARN --to notebook --execute --inplace $(NOTEBOOKS)
 	.venv/bin/python tools/nbtidy.py $(NOTEBOOKS)
+	.venv/bin/python tools/quick.py
 
 lab: .venv/ok  ## open the notebooks in Jupyter
 	.venv/bin/dvc repro --quiet fetch_model

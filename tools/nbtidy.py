@@ -3,16 +3,14 @@
     python tools/nbtidy.py notebooks/*/*.ipynb           # rewrite
     python tools/nbtidy.py --check notebooks/*/*.ipynb   # list files that are not tidy, exit 1
 
-Cells tagged `nbval-check-output` keep their printed text, for nbval to compare; all other outputs, counts and
-metadata except tags go. nbval compares a cell only if it has an execution count, so those cells get one.
+Outputs, counts and metadata except tags go: what a quick run prints is kept apart (tools/quick.py), what a full run
+shows is in the executed copies.
 """
 
 import sys
 from pathlib import Path
 
 import nbformat
-
-KEPT = "nbval-check-output"
 
 
 def tidy(text: str) -> str:
@@ -27,21 +25,8 @@ def tidy(text: str) -> str:
         cell.source = cell.source.rstrip()
         if cell.cell_type != "code":
             continue
-        keep = KEPT in tags and cell.execution_count is not None
-        cell.outputs = [strip(output) for output in cell.outputs if output.get("name") != "stderr"] if keep else []
-        cell.execution_count = number if keep else None
-        for output in cell.outputs:
-            if "execution_count" in output:
-                output["execution_count"] = number
+        cell.outputs, cell.execution_count = [], None
     return nbformat.writes(notebook, indent=1) + "\n"
-
-
-def strip(output):
-    """An output with text only."""
-    if "data" in output:
-        output.data = {kind: value for kind, value in output.data.items() if kind == "text/plain"}
-        output.metadata = {}
-    return output
 
 
 def main(arguments: list[str]) -> int:
