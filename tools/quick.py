@@ -75,7 +75,9 @@ def execute(path: Path) -> None:
     from nbclient import NotebookClient
 
     ran = copy(path)
-    NotebookClient(ran, timeout=1800, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
+    NotebookClient(
+        ran, timeout=1800, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
+    ).execute()
     place(path).parent.mkdir(parents=True, exist_ok=True)
     place(path).write_text(written(copy(path, ran)), encoding="utf-8")
 

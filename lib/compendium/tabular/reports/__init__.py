@@ -1,0 +1,1 @@
+"""One module a notebook: its figures and its claims. Only notebooks import them."""
