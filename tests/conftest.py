@@ -1,9 +1,13 @@
+import os
+
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from compendium import models
 from compendium.tabular.pfn import Network, Shape
+
+os.environ["COMPENDIUM_STATIC"] = "1"  # nbval compares what sliders say where nobody moves them
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ A copy holds the code cells of its notebook and the printed text of those tagged
 themselves carry no outputs, so that numbers of a quick run are never read as results.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -73,6 +74,8 @@ def written(notebook) -> str:
 def execute(path: Path) -> None:
     """Run a notebook with its quick defaults and store its copy. Raises whatever a cell raises."""
     from nbclient import NotebookClient
+
+    os.environ["COMPENDIUM_STATIC"] = "1"  # as nbval will have it
 
     ran = copy(path)
     NotebookClient(

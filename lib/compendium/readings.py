@@ -29,7 +29,8 @@ TYPED = re.compile(r"\d")
 # What may be typed: code, links and their targets, equations, headings' and lists' numbers, names with a digit in them.
 NAMES = re.compile(
     r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$\n]+\$|\]\([^)]*\)|<[^>]+>|https?://\S+|^#+ [\d.]+|^\d+\. |\*\*\d+\.\*\*"
-    r"|\b(?:arXiv:? ?)?\d{4}\.\d{4,5}\b|\b(?:19|20)\d\d\b|\b\w*[A-Za-z_]\w*\d\w*(?:[.-]\d+\w*)*\b|\b\d+-?bit\b|\b\d+ bits?\b"
+    r"|\b(?:arXiv:? ?)?\d{4}\.\d{4,5}\b|\b(?:19|20)\d\d\b|\b\w*[A-Za-z_]\w*\d\w*(?:[.-]\d+\w*)*\b"
+    r"|\b\d+-?bit\b|\b\d+ bits?\b"
     r"|\b[Ss]ections? \d+(?: and \d+)?\b|\b\d\d_\w+|\b\d+B\b|\bL\d\b|\b95 %",
     re.MULTILINE | re.DOTALL,
 )

@@ -107,6 +107,7 @@ def execute(path: Path, values: dict, copy: Path, where: str = ""):
     from jupyter_client.kernelspec import NoSuchKernel
 
     workers.give_way()
+    os.environ["COMPENDIUM_STATIC"] = "1"  # sliders stand still: nobody is there to move them
     said = f"the executed copy is {relative(copy)}; earlier results are unchanged"
 
     def place(ran, index: int) -> str:

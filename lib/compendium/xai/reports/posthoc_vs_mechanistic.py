@@ -158,7 +158,7 @@ def faithfulness(results, area, ORDER, summary, COLOURS):
     return rank
 
 
-def trace(results, tables):
+def trace(results, tables, seeds):
     """The rule enters at the phrase and leaves at the last token."""
     story = tables["trace"].query("seed == @seeds[0]")
     grid = story.pivot(index="layer", columns="position", values="share").to_numpy()
