@@ -13,7 +13,7 @@ NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb notebooks/*/*.ipynb))
 PIP := .venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help repro check verify test outputs lab
+.PHONY: help repro check verify test outputs book lab
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -31,7 +31,7 @@ check: .venv/data  ## make a few units of every expensive stage again (SEED=...,
 	.venv/bin/dvc repro --quiet fetch_model
 	.venv/bin/python -m compendium.check $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
 
-test: .venv/ok  ## unit tests, pipeline tests, and every notebook with its quick defaults
+test: .venv/book  ## unit tests, pipeline tests, and every notebook with its quick defaults
 	.venv/bin/dvc repro --quiet fetch_model
 	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
@@ -40,7 +40,11 @@ outputs: .venv/ok  ## run every notebook with its quick defaults and store what 
 	.venv/bin/python tools/nbtidy.py $(NOTEBOOKS)
 	.venv/bin/python tools/quick.py
 
-lab: .venv/ok  ## open the notebooks in Jupyter
+book: .venv/book  ## the book, from what is committed: build/book/html/index.html
+	.venv/bin/python tools/book.py
+	@echo "open build/book/html/index.html"
+
+lab: .venv/book  ## open the notebooks in Jupyter
 	.venv/bin/dvc repro --quiet fetch_model
 	.venv/bin/jupyter lab notebooks
 
@@ -51,6 +55,10 @@ lab: .venv/ok  ## open the notebooks in Jupyter
 	$(PIP) -r requirements.txt -r requirements-rl.txt -r requirements-tabular.txt -r requirements-cluster.txt
 	$(PIP) --no-deps -r requirements-xai.txt
 	$(PIP) --no-deps -e .
+	@touch $@
+
+.venv/book: .venv/ok requirements-book.txt
+	$(PIP) -r requirements-book.txt
 	@touch $@
 
 .venv/data: .venv/ok requirements-data.txt

@@ -63,7 +63,8 @@ def test_hints_come_one_after_the_other(section):
     for name, exercise in one.by_name.items():
         assert len(exercise.hints) >= 2
         told = [said(one.hint, name) for _ in range(len(exercise.hints) + 1)]
-        assert told[0].startswith("hint 1 of") and told[-1] == told[-2]
+        assert told[0].startswith("hint 1 of")
+        assert told[-1] == told[-2]
         one.given[name] = 0
 
 

@@ -12,8 +12,13 @@ import pytest
 from dvc.repo import Repo
 from packaging.specifiers import SpecifierSet
 
-from compendium import dependencies, report, run, settings
-from compendium.paths import FIGURES, NOTEBOOKS, ROOT, relative
+from compendium import dependencies, publish, readings, report, run, settings
+from compendium.paths import EXECUTED, FIGURES, NOTEBOOKS, ROOT, relative
+
+sys.path.insert(0, str(ROOT / "tools"))
+import itertools
+
+import quick
 
 PATHS = sorted(NOTEBOOKS.rglob("[0-9]*.ipynb"))
 NAMES = [relative(path) for path in PATHS]
@@ -56,10 +61,66 @@ def test_no_cell_is_longer_than_a_screen(path):
 
 
 @pytest.mark.parametrize("path", PATHS, ids=NAMES)
-def test_checked_cells_have_something_to_compare(path):
-    checked = [c for c in nbformat.read(path, 4).cells if "nbval-check-output" in c.metadata.get("tags", [])]
+def test_quick_runs_are_of_the_notebook_and_have_something_to_compare(path):
+    assert quick.same_code(path), "run `make outputs`"
+    cells = nbformat.read(quick.place(path), 4).cells
+    checked = [c for c in cells if "nbval-check-output" in c.metadata.get("tags", [])]
     assert all(cell.execution_count is not None and cell.outputs for cell in checked), "run `make outputs`"
     assert len(checked) >= 2 or path.parent == NOTEBOOKS
+
+
+@pytest.mark.parametrize("path", PATHS, ids=NAMES)
+def test_visible_code_fits_the_page(path):
+    for i, cell in enumerate(nbformat.read(path, 4).cells):
+        if cell.cell_type == "code":
+            assert max(map(len, cell.source.splitlines()), default=0) <= 88, f"cell {i}"
+
+
+STUDIES = [path for path in PATHS if path.parent != NOTEBOOKS]
+of_studies = pytest.mark.parametrize("path", STUDIES, ids=[relative(path) for path in STUDIES])
+
+
+@of_studies
+def test_no_number_in_prose_is_typed_and_all_are_in_the_tables(path):
+    folder = FIGURES / path.relative_to(NOTEBOOKS).with_suffix("")
+    told = [c.source for c in nbformat.read(path, 4).cells if "reading" in c.metadata.get("tags", [])]
+    assert told[0].startswith("**Results first.**")
+    for text in told:
+        assert not readings.typed(text)
+        assert not readings.REFERENCE.search(readings.fill(text, folder))
+
+
+@of_studies
+def test_every_figure_stands_under_its_cell_with_caption_and_alt_text(path):
+    name = path.relative_to(NOTEBOOKS).with_suffix("").as_posix()
+    cells = nbformat.read(path, 4).cells
+    shown = []
+    for above, cell in itertools.pairwise(cells):
+        if "figures" in cell.metadata.get("tags", []):
+            assert above.cell_type == "code"
+            shown += publish.captions(cell.source)
+    assert {Path(p).stem for _, p, _ in shown} == {p.stem for p in (FIGURES / name).glob("*.png")}
+    for alt, where, caption in shown:
+        assert where.startswith(f"../../figures/{name}/")
+        assert len(alt.split()) >= 5, where
+        assert caption.startswith("**"), where
+        assert not readings.typed(caption), where
+
+
+@of_studies
+def test_the_executed_copy_is_committed_light_and_has_its_figures_and_numbers(path):
+    name = path.relative_to(NOTEBOOKS).with_suffix("").as_posix()
+    copy = nbformat.read(EXECUTED / f"{name}.ipynb", 4)
+    pictures = [o for c in copy.cells if c.cell_type == "code" for o in publish.pictures(c)]
+    assert len(pictures) >= len(list((FIGURES / name).glob("*.png")))
+    assert max(len(o.data[publish.PNG]) for o in pictures) * 3 / 4 <= 150_000
+    text = "\n".join(c.source for c in copy.cells if "reading" in c.metadata.get("tags", []))
+    assert not readings.REFERENCE.search(text)
+    assert not [c for c in copy.cells if "Run with other values" in c.source]
+
+
+def test_executed_copies_are_twelve_megabytes_at_most():
+    assert sum(path.stat().st_size for path in EXECUTED.rglob("*.ipynb") if "failed" not in path.name) <= 12e6
 
 
 @pytest.mark.parametrize("path", PATHS, ids=NAMES)
@@ -150,10 +211,14 @@ def test_modules_are_one_idea_long():
     assert sum((ROOT / path).read_text().count("fmt: " + "skip") for path in tracked("*.py", "*.ipynb")) <= 20
 
 
-def test_the_readme_scorecard_is_the_committed_one():
-    text = (ROOT / "README.md").read_text()
-    table = text.split("<!-- scorecard:start -->\n")[1].split("<!-- scorecard:end -->")[0]
-    assert table == report.scorecard(report.collect()), "run `make repro`"
+def between(path, mark):
+    return (ROOT / path).read_text().split(f"<!-- {mark}:start -->\n")[1].split(f"<!-- {mark}:end -->")[0]
+
+
+def test_the_scorecard_and_the_results_of_the_readme_are_the_committed_ones():
+    assert between("SCORECARD.md", "scorecard") == report.scorecard(report.collect()), "run `make repro`"
+    assert between("README.md", "results") == report.results_first(report.headlines()), "run `make repro`"
+    assert len((ROOT / "README.md").read_text().split()) <= 900
 
 
 def test_the_claims_file_is_the_collected_claims():

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats as sps
 
-from compendium import compare, report, stats, teach
+from compendium import compare, report, stats
 
 
 def draw(out):
@@ -67,8 +67,8 @@ def test_claims_are_collected_into_a_table_and_the_readme(tmp_path):
     assert report.counts(claims).to_numpy().sum() == 1, "a check is no finding"
     readme = tmp_path / "README.md"
     readme.write_text("top\n<!-- scorecard:start -->\nstale line\n<!-- scorecard:end -->\nbottom\n")
-    report.update_readme(report.scorecard(claims), readme)
-    report.update_readme(report.scorecard(claims), readme)
+    report.update(readme, "scorecard", report.scorecard(claims))
+    report.update(readme, "scorecard", report.scorecard(claims))
     text = readme.read_text()
     assert text.startswith("top\n")
     assert text.endswith("<!-- scorecard:end -->\nbottom\n")
@@ -78,7 +78,7 @@ def test_claims_are_collected_into_a_table_and_the_readme(tmp_path):
     assert "stale line" not in text
     readme.write_text("no marks")
     with pytest.raises(ValueError, match="scorecard:start"):
-        report.update_readme("", readme)
+        report.update(readme, "scorecard", "")
 
 
 def test_what_cannot_be_tested_says_why():
@@ -166,14 +166,6 @@ def test_comparison(old, new, suffix, expected):
 def test_comparison_without_tolerance():
     assert compare.judge(b"a,b\n0,1\n", b"a,b\n0.0,1.0\n", ".csv", rtol=0, atol=0)[0] == compare.TOLERATED
     assert compare.judge(b"[1, 0]", b"[2, 0]", ".json", rtol=0, atol=0)[0] == compare.DRIFT
-
-
-def test_exercises_are_checked(capsys):
-    teach.check(None, 1.0, "hint")
-    teach.check(1.0001, 1.0, "hint")
-    teach.check(2, 1.0, "hint")
-    teach.check("text", 1.0, "hint")
-    assert capsys.readouterr().out.split("\n")[:4] == ["not answered yet", "right", "not yet: hint", "not yet: hint"]
 
 
 def test_provenance_never_fails_a_run_that_is_done(monkeypatch, tmp_path):

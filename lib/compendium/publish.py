@@ -68,7 +68,8 @@ def publish(ran, source: str, folder: Path | None, other: dict) -> list[str]:
                 cell.source = readings.fill(cell.source, folder)
             except readings.ReadingError as error:
                 missed.append(str(error))
-    ran.cells.insert(1, _made(source, other))
+    first = "reading" in ran.cells[1].metadata.get("tags", []) if len(ran.cells) > 1 else False
+    ran.cells.insert(2 if first else 1, _made(source, other))
     return missed
 
 

@@ -30,7 +30,7 @@ TYPED = re.compile(r"\d")
 NAMES = re.compile(
     r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$\n]+\$|\]\([^)]*\)|<[^>]+>|https?://\S+|^#+ [\d.]+|^\d+\. |\*\*\d+\.\*\*"
     r"|\b(?:arXiv:? ?)?\d{4}\.\d{4,5}\b|\b(?:19|20)\d\d\b|\b\w*[A-Za-z_]\w*\d\w*(?:[.-]\d+\w*)*\b"
-    r"|\b\d+-?bit\b|\b\d+ bits?\b"
+    r"|\b[A-Z]\w*-\d\w*|\b\d+-?bit\b|\b\d+ bits?\b"
     r"|\b[Ss]ections? \d+(?: and \d+)?\b|\b\d\d_\w+|\b\d+B\b|\bL\d\b|\b95 %",
     re.MULTILINE | re.DOTALL,
 )

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from compendium import stats
+from compendium import readings, settings, stats
 from compendium.files import write
 from compendium.paths import FIGURES, ROOT, relative
 from compendium.stats import Estimate
@@ -194,7 +194,7 @@ def scorecard(claims: pd.DataFrame) -> str:
             "|---|---|---|---|---|",
         ]
         for claim in of.itertuples():
-            link = f"[{claim.notebook}](notebooks/{claim.notebook}.ipynb)"
+            link = f"[{claim.notebook}](executed/{claim.notebook}.ipynb)"
             chance = f"; power {claim.power:.0%} at a margin of {claim.margin:g}" if pd.notna(claim.power) else ""
             cells = (link, claim.statement, claim.paper + chance, measured(claim), judged(claim))
             lines.append(f"| {' | '.join(cells)} |")
@@ -202,14 +202,37 @@ def scorecard(claims: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def update_readme(table: str, path=ROOT / "README.md") -> None:
-    """Put `table` between the scorecard marks of a markdown file. Raises ValueError when the marks are gone."""
+def update(path, mark: str, made: str) -> None:
+    """Put a text between two marks of a markdown file, such as `<!-- scorecard:start -->` and `<!-- scorecard:end -->`.
+
+    Raises ValueError when the marks are gone.
+    """
     text = Path(path).read_text(encoding="utf-8")
-    start, end = "<!-- scorecard:start -->\n", "<!-- scorecard:end -->"
+    start, end = f"<!-- {mark}:start -->\n", f"<!-- {mark}:end -->"
     if text.count(start) != 1 or text.count(end) != 1:
         raise ValueError(f"{relative(path)} needs the lines {start.strip()} and {end}, once each")
     head, rest = text.split(start)
-    write(path, head + start + table + end + rest.split(end)[1])
+    write(path, head + start + made + end + rest.split(end)[1])
+
+
+def headlines(path=ROOT / "book/headlines.yaml", figures=FIGURES) -> list[dict]:
+    """The five results that README and the book lead with: title, text with its numbers filled in, figure.
+
+    Raises readings.ReadingError for a number that no table holds any more.
+    """
+    told = settings.read(path)["headlines"]
+    return [one | {"text": readings.fill(one["text"], figures, figures)} for one in told]
+
+
+def results_first(headlines: list[dict]) -> str:
+    """The five results as markdown, each with its figure."""
+    rows = []
+    for one in headlines:
+        link = f"executed/{one['figure'].rsplit('/', 1)[0]}.ipynb"
+        rows.append(
+            f"| **{one['title']}.** {one['text']} [Read]({link}) | ![{one['title']}](figures/{one['figure']}.png) |\n"
+        )
+    return "| | |\n|---|---|\n" + "".join(rows)
 
 
 def provenance() -> dict:

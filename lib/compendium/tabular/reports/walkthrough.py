@@ -35,7 +35,7 @@ def attention(results, maps, asked, at, context, labels, nearness):
         ax.set(title=f"layer {layer + 1}", xticks=[], yticks=[])
     axes[3].plot(nearness.layer, nearness["with nearness"], "o-", color="C0")
     axes[3].plot(nearness.layer, nearness["with shuffled nearness"], "o-", color="0.6")
-    axes[3].text(1, nearness["with nearness"].iloc[0] + 0.05, "nearness", color="C0", fontsize=9)
+    axes[3].text(4, nearness["with nearness"].iloc[3] - 0.15, "nearness", color="C0", fontsize=9)
     axes[3].text(1, 0.05, "of other points", color="0.5", fontsize=9)
     axes[3].set(xlabel="layer", ylabel="rank correlation", ylim=(-0.15, 1), title="attention and nearness")
     wide = pd.DataFrame(maps[:, asked].T, columns=[f"layer {i + 1}" for i in range(len(maps))])

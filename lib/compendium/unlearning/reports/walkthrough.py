@@ -36,9 +36,9 @@ def pushed(w, i, up, gap):
         ax.axvline(up * 1e3, color="C3", ls=":")
         ax.plot(push[at] * 1e3, (w[i] + push[at]) * 1e3, "o", color="0.4")
         ax.plot(push[at] * 1e3, stored[at] * 1e3, "s", color="C0")
-        ax.text(0.03, 0.92, "as stored in NF4", color="C0", transform=ax.transAxes)
-        ax.text(0.03, 0.84, "as trained", color="0.4", transform=ax.transAxes)
-        ax.text(0.03, 0.76, "decision boundary", color="C3", transform=ax.transAxes)
+        ax.text(0.97, 0.2, "as stored in NF4", color="C0", ha="right", transform=ax.transAxes)
+        ax.text(0.97, 0.12, "as trained", color="0.4", ha="right", transform=ax.transAxes)
+        ax.text(0.97, 0.04, "decision boundary", color="C3", ha="right", transform=ax.transAxes)
         ax.set(
             xlabel="update of this weight (x 1e-3)",
             ylabel="value (x 1e-3)",

@@ -33,7 +33,7 @@ def joining(value, names, by_hand):
             yticklabels=[names[j] for j in chosen],
             xlabel="mean prediction with the features so far",
             xlim=(min(totals) - 0.05, max(totals) + 0.45),
-            title=f"Order {order} of {len(orders)}: what a feature adds depends on who came before",
+            title=f"Order {order} of {len(orders)}: gains depend on who came before",
         )
         ax.invert_yaxis()
         plt.show()
@@ -110,8 +110,9 @@ def report(results, found, metrics):
             ax.plot([low, high], [i, i], color=colours[i], lw=2)
             ax.plot(mean, i, "o", color=colours[i])
         ax.axvline(part.loc["random", "mean"], color="0.6", ls="--", lw=1)
-        ax.set(yticks=place, yticklabels=order, title=metric, xlabel="mean over rows, 95 % interval")
+        ax.set(yticks=place, yticklabels=order, title=metric)
     axes[0].invert_yaxis()
+    fig.supxlabel("mean over rows, with its 95 % interval", fontsize="medium")
     sns.despine(fig)
     results.figure(fig, "report", scores)
     plt.show()
