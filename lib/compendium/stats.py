@@ -86,10 +86,14 @@ def mean(values, unit: str) -> Estimate:
     return Estimate(float(values.mean()) if len(values) else math.nan, *t_interval(values), len(values), unit)
 
 
-def mean_share(values, unit: str) -> Estimate:
-    """`mean` of shares or of rank correlations, whose interval is cut where theirs ends: at `-1` or 0, and at 1."""
+def mean_share(values, unit: str, least: float | None = None) -> Estimate:
+    """`mean` of shares or of rank correlations, whose interval is cut where theirs ends: at `least` and at 1.
+
+    least: -1 for correlations and for differences of shares, 0 for shares; None takes -1 if a value is negative.
+    """
     found = mean(values, unit)
-    least = -1.0 if np.nanmin(np.asarray(values, float), initial=0.0) < 0 else 0.0
+    if least is None:
+        least = -1.0 if np.nanmin(np.asarray(values, float), initial=0.0) < 0 else 0.0
     return found._replace(low=float(np.clip(found.low, least, 1)), high=float(np.clip(found.high, least, 1)))
 
 

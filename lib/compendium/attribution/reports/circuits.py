@@ -9,6 +9,18 @@ from compendium import stats
 from compendium.attribution import circuits, draw
 from compendium.attribution.studies import circuits as study
 
+NAMES = {
+    "country_capital": "capitals",
+    "agreement": "subject and verb",
+    "greater_than": "greater than",
+    "indirect_object": "indirect object",
+}
+
+
+def named(table):
+    """A table whose behaviours have names for people."""
+    return table.assign(task=table.task.map(lambda task: NAMES.get(task, task)))
+
 
 def rank_correlation(results, ranks, METHODS, behaviours, seeds):
     """EAP orders parts best."""
@@ -18,8 +30,8 @@ def rank_correlation(results, ranks, METHODS, behaviours, seeds):
     fig, axes = plt.subplots(1, 2, figsize=(11, 3.6), sharey=True)
     for ax, (column, title) in zip(axes, panels.items(), strict=True):
         options = dict(x="task", y=column, hue="method", hue_order=METHODS, ax=ax)
-        sns.barplot(ranks, errorbar=None, legend=ax is axes[1], **options)
-        sns.stripplot(ranks, dodge=True, palette=["k"] * len(METHODS), size=3, legend=False, **options)
+        sns.barplot(named(ranks), errorbar=None, legend=ax is axes[1], **options)
+        sns.stripplot(named(ranks), dodge=True, palette=["k"] * len(METHODS), size=3, legend=False, **options)
         ax.set(xlabel="", ylabel="rank correlation with exact patching", title=title)
         ax.tick_params("x", rotation=15)
     sns.move_legend(axes[1], "center left", bbox_to_anchor=(1, 0.5), title=None)
@@ -52,7 +64,7 @@ def faithfulness(results, behaviours, curves, METHODS, shares):
             ylim=(-0.5, 1.6),
             xlabel="share of edges kept",
             ylabel="faithfulness, held-out pairs",
-            title=task,
+            title=NAMES.get(task, task),
         )
     sns.move_legend(axes[0, -1], "center left", bbox_to_anchor=(1, 0.5), title=None)
     small = curves[(curves.share == min(shares)) & (curves.method == "EAP-IG")].faithfulness.mean()
@@ -68,13 +80,16 @@ def faithfulness(results, behaviours, curves, METHODS, shares):
 
 def variants(results, variants):
     """The ablation is part of the result."""
-    fig, ax = plt.subplots(figsize=(8.5, 3.6))
     order = list(dict.fromkeys(variants.circuit))
-    sns.barplot(variants, x="task", y="faithfulness", hue="circuit", hue_order=order, errorbar=("pi", 100), ax=ax)
+    shown = named(variants)
+    fig, ax = plt.subplots(figsize=(8.5, 3.4))
+    options = dict(x="faithfulness", y="circuit", hue="task", order=order, dodge=0.5, ax=ax)
+    sns.pointplot(shown, errorbar=("pi", 100), linestyle="none", markersize=5, **options)
     for level in (0, 1):
-        ax.axhline(level, color="0.7", lw=1, zorder=0)
+        ax.axvline(level, color="0.7", lw=1, zorder=0)
     left = variants[variants.circuit == order[-1]].faithfulness.mean()
-    ax.set(xlabel="", ylim=(-1, 2), title=f"Without its top 1 % of edges the model keeps {left:.0%} of a behaviour")
+    ax.set(ylabel="", title=f"Without its top 1 % of edges the model keeps {left:.0%} of a behaviour")
+    ax.set_xlabel("faithfulness (1: as the model, 0: as the corrupt prompt)")
     sns.move_legend(ax, "center left", bbox_to_anchor=(1, 0.5), title=None)
     results.figure(fig, "variants", variants)
     plt.show()
@@ -82,17 +97,27 @@ def variants(results, variants):
 
 def steps(results, by_steps, steps_tried):
     """Five steps are nearly enough."""
-    fig, ax = plt.subplots(figsize=(6.5, 3.4))
-    sns.lineplot(by_steps, x="steps", y="spearman", hue="task", marker="o", errorbar=("pi", 100), ax=ax)
+    fig, ax = plt.subplots(figsize=(7, 3.6))
+    shown = named(by_steps)
+    sns.lineplot(shown, x="steps", y="spearman", hue="task", marker="o", errorbar=("pi", 100), legend=False, ax=ax)
+    last = shown[shown.steps == max(steps_tried)].groupby("task", sort=False).spearman.mean()
+    places = last.sort_values()
+    heights = places.to_numpy().copy()
+    for i in range(1, len(heights)):  # names that would cover one another move apart
+        heights[i] = max(heights[i], heights[i - 1] + 0.05)
+    colours = dict(zip(last.index, sns.color_palette(), strict=False))
+    for (task, _), height in zip(places.items(), heights, strict=True):
+        ax.text(max(steps_tried) * 1.06, height, task, color=colours[task], va="center", fontsize=9)
+    mean = by_steps.groupby("steps").spearman.mean()
+    most, before = max(steps_tried), sorted(steps_tried)[-2] if len(steps_tried) > 1 else max(steps_tried)
     ax.set(
         xscale="log",
         xlabel="interpolation steps",
         ylabel="rank correlation with exact patching",
-        title="Interpolation steps against agreement with patching",
+        title=f"From {before} to {most} steps agreement rises by {mean[most] - mean[before]:.2f}",
     )
     ax.set_xticks(steps_tried, steps_tried)
     ax.minorticks_off()
-    sns.move_legend(ax, "center left", bbox_to_anchor=(1, 0.5), title=None)
     results.figure(fig, "steps", by_steps)
     plt.show()
 
@@ -100,7 +125,7 @@ def steps(results, by_steps, steps_tried):
 def lasting(results, overlaps, lasting):
     """Edges change, circuits mostly last."""
     fig, axes = plt.subplots(1, 2, figsize=(11, 3.6), width_ratios=(3, 2))
-    sns.barplot(overlaps, x="task", y="overlap", hue="between", errorbar=("pi", 100), ax=axes[0])
+    sns.barplot(named(overlaps), x="task", y="overlap", hue="between", errorbar=("pi", 100), ax=axes[0])
     axes[0].set(
         xlabel="",
         ylabel="Jaccard overlap of the top 1 % of edges",
@@ -108,7 +133,7 @@ def lasting(results, overlaps, lasting):
         title="Which edges: between prompts, and under NF4",
     )
     axes[0].legend(title=None, fontsize="small", loc="upper right")
-    both = lasting.rename(columns={"faithfulness": "float32", "faithfulness in NF4": "NF4"})
+    both = named(lasting).rename(columns={"faithfulness": "float32", "faithfulness in NF4": "NF4"})
     both = both.melt("task", ["float32", "NF4"], "model", "value")
     sns.barplot(both, x="task", y="value", hue="model", errorbar=("pi", 100), ax=axes[1], palette=["0.4", "C1"])
     axes[1].axhline(1, color="0.7", lw=1)
@@ -126,7 +151,10 @@ def heat_map(results, behaviours, tables, graph, edges, seeds, shape, edges_draw
     nodes = tables["nodes"].query("task == @task").groupby("node", sort=False).score.mean()
     fig, ax = plt.subplots(figsize=(9, 3.2))
     draw.heat_map(ax, graph, torch.tensor(nodes.to_numpy()))
-    ax.set_title(f"{task}: where the score sits")
+    size = nodes.drop("input").abs().sort_values(ascending=False)
+    held = size.iloc[:2].sum() / size.sum()
+    first, second = size.index[:2]
+    ax.set_title(f"{NAMES.get(task, task)}: {first} and {second} hold {held:.0%} of all heads' and MLPs' score")
     results.figure(fig, "heat_map", nodes.reset_index())
     plt.show()
 
@@ -134,7 +162,7 @@ def heat_map(results, behaviours, tables, graph, edges, seeds, shape, edges_draw
     mask = circuits.top_edges(graph, one, edges_drawn)
     fig, ax = plt.subplots(figsize=(10, 4.2))
     draw.circuit(ax, graph, mask, one)
-    ax.set_title(f"{task}: the {int(mask.sum())} strongest edges of one sample of pairs")
+    ax.set_title(f"{NAMES.get(task, task)}: the {int(mask.sum())} strongest edges of one sample of pairs")
     kept = [(graph.source_names[u], graph.destination_names[d], one[u, d].item()) for u, d in mask.nonzero().tolist()]
     results.figure(fig, "circuit", pd.DataFrame(kept, columns=["source", "destination", "score"]))
     plt.show()

@@ -50,7 +50,7 @@ def claims(results, seeds, parity, same, found, kept):
     results.claim(
         "one-process-does-not-isolate",
         "check",
-        "In one process it has not (1: other bits)",
+        "In one process, a run after one that changes its libraries has other bits than alone (1: yes)",
         one(not same["in one process"]),
         bar=0.5,
         paper="AlignTune isolates backends by flags in one process",

@@ -42,30 +42,29 @@ def forces(results):
 
 def curves(results, tables, names, asked):
     """Only k3 is a brake at the authors' coefficients."""
-    fig, ax = plt.subplots(figsize=(7.5, 3.8))
+    fig, ax = plt.subplots(figsize=(8, 3.8))
     shown = tables.looks[tables.looks.condition.isin(names)]
-    sns.lineplot(
-        shown,
-        x="step",
-        y="accuracy",
-        hue="condition",
-        hue_order=names,
-        style="condition",
-        style_order=names,
-        errorbar=("se", 1.96),
-        ax=ax,
-    )
+    mean = shown.pivot_table(index="step", columns="condition", values="accuracy")
+    spread = shown.pivot_table(index="step", columns="condition", values="accuracy", aggfunc=["min", "max"])
+    others = [name for name in names if name != "k3"]
+    for name, colour in ((others[0], "C0"), ("k3", "C1")):
+        if name in mean:
+            ax.fill_between(mean.index, spread["min"][name], spread["max"][name], color=colour, alpha=0.15, lw=0)
+    for name in others:
+        ax.plot(mean.index, mean[name], color="C0", lw=1.2, alpha=0.8)
+    apart = max(abs(mean[a] - mean[others[0]]).max() for a in others)
+    end = mean.index.max()
+    ax.text(end + 0.6, mean[others[0]].iloc[-1], "\n".join(others), color="C0", va="center", fontsize=9)
+    if "k3" in mean:
+        ax.plot(mean.index, mean["k3"], color="C1")
+        ax.text(end + 0.6, mean["k3"].iloc[-1] - 0.03, "k3", color="C1", va="center", fontsize=9)
     ax.axhline(asked.accuracy.iloc[0], color="0.5", ls="--", lw=1)
-    ax.annotate(
-        "start",
-        (shown.step.max(), asked.accuracy.iloc[0]),
-        xytext=(0, 4),
-        textcoords="offset points",
-        ha="right",
-        fontsize=9,
+    ax.text(end, asked.accuracy.iloc[0] + 0.01, "start", ha="right", fontsize=9, color="0.4")
+    ax.set(
+        xlabel="step",
+        ylabel="validation accuracy, greedy",
+        title=f"Only k3 is a brake: the other lines are within {apart:.3f} of each other",
     )
-    ax.set(xlabel="step", ylabel="validation accuracy, greedy", title="Learning curves, by what holds the policy back")
-    sns.move_legend(ax, "center left", bbox_to_anchor=(1, 0.5), title=None)
     results.figure(fig, "curves", shown)
     plt.show()
 
@@ -80,17 +79,26 @@ def strengths(results, plan, ends):
     strengths = ends.reset_index()
     strengths = strengths[strengths.condition.isin(of)]
     strengths[["divergence", "coefficient"]] = [of[name] for name in strengths.condition]
-    fig, axes = plt.subplots(1, 2, figsize=(9, 3.5))
+    fig, axes = plt.subplots(1, 2, figsize=(9, 3.7), sharey=True)
     free = ends.loc["none"]
-    sns.lineplot(
-        strengths, x="coefficient", y="accuracy", hue="divergence", marker="o", errorbar=("se", 1.96), ax=axes[0]
+    told = {"k3": ("C1", "k3"), "prob_l2": ("C0", "ProbL2")}
+    for divergence, (colour, name) in told.items():
+        part = strengths[strengths.divergence == divergence]
+        if part.empty:
+            continue
+        mean = part.groupby("coefficient").accuracy.agg(["mean", "min", "max"])
+        axes[0].fill_between(mean.index, mean["min"], mean["max"], color=colour, alpha=0.15, lw=0)
+        axes[0].plot(mean.index, mean["mean"], "o-", color=colour, label=name)
+        axes[1].scatter(1000 * part.drift, part.accuracy, color=colour, s=26)
+    axes[0].axhline(free.accuracy.mean(), color="0.5", ls="--", lw=1, label="none")
+    axes[0].set(
+        xscale="log", xlabel="coefficient", ylabel="validation accuracy, greedy", title="Strength costs accuracy ..."
     )
-    axes[0].axhline(free.accuracy.mean(), color="0.5", ls="--", lw=1)
-    axes[0].set(xscale="log", ylabel="validation accuracy, greedy", title="What strength costs (dashed: none)")
-    axes[1].scatter(free.drift, free.accuracy, color="0.6", label="none")
-    sns.scatterplot(strengths, x="drift", y="accuracy", hue="divergence", legend=False, ax=axes[1])
-    axes[1].set(xlabel="drift from the start (nats a token)", ylabel="", title="Accuracy for drift, run by run")
-    axes[1].legend(loc="lower right")
+    axes[1].scatter(1000 * free.drift, free.accuracy, color="0.6", s=26)
+    axes[1].set(
+        xlabel="drift from the start (thousandths of a nat a token)", title="... and equal drift costs the same"
+    )
+    axes[0].legend(loc="lower left")
     results.figure(fig, "strengths", strengths[["divergence", "coefficient", "seed", "accuracy", "length", "drift"]])
     plt.show()
 

@@ -71,7 +71,7 @@ def ends(results, tables):
     return ends
 
 
-def claims(results, seeds, ends, kept, inner, history):
+def claims(results, seeds, ends, inner, history):
     """The claims of this notebook, recorded."""
     quick = None if len(seeds) >= 3 else "a quick run"
     wide = ends.pivot(index="seed", columns="condition", values="length")
@@ -130,12 +130,4 @@ def claims(results, seeds, ends, kept, inner, history):
             paper="" if control else "yes, on GSM8K",
             figure="ends",
         )
-    results.claim(
-        "mirror-gains-survive-nf4",
-        "ours",
-        "Of the gain in accuracy, at least 90 % is there when start and policy are stored in NF4 (share, mean over divergences)",
-        comparisons.share(kept),
-        bar=0.9,
-        untestable=quick,
-    )
     results.metrics(inner_runs=inner, accepted=int(history.accepted.sum()), variance_ratio=ratio)

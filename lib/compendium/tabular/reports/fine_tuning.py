@@ -85,8 +85,18 @@ def claims(results, enough, gain, auc, scores, splits, kept, found):
             "Supervised fine-tuning on 8 rows at a time lowers accuracy (",
             "-.044 to -.080 (TabICL-like), TALENT",
         ),
-        "meta-helps": ("meta", "above", "Meta-learning gains accuracy (", "+.000 (TabPFN) to -.019 (OrionBiX), TALENT"),
-        "lora-helps": ("lora", "above", "Low-rank adapters gain accuracy (", "below zero-shot for every model, TALENT"),
+        "meta-hurts": (
+            "meta",
+            "below",
+            "Meta-learning lowers accuracy (",
+            "+.000 (TabPFN) to -.019 (OrionBiX), TALENT",
+        ),
+        "lora-hurts": (
+            "lora",
+            "below",
+            "Low-rank adapters lower accuracy (",
+            "below zero-shot for every model, TALENT",
+        ),
     }
     for id, (strategy, side, statement, paper) in TUNED.items():
         row = gain[(gain.strategy == strategy) & (gain.metric == "accuracy")]

@@ -9,28 +9,27 @@ from compendium.unlearning import outcomes
 
 def storage(results, gaps, stored):
     """Before and after storage."""
-    moved = gaps[gaps.method != "none"].assign(weights=lambda t: t.method + ", " + t.master)
-    fig, axes = plt.subplots(
-        1, len(stored), figsize=(2.6 * len(stored) + 1.5, 3.4), sharex=True, sharey=True, squeeze=False
+    moved = gaps[gaps.method != "none"]
+    star = gaps[(gaps.method == "none") & (gaps.master == "float32")].set_index("format").gap
+    fig, ax = plt.subplots(figsize=(7.5, 0.5 * len(stored) + 1.4))
+    colours = {"float32": "C0", "bfloat16": "C1"}
+    for i, fmt in enumerate(stored):
+        for j, (master, colour) in enumerate(colours.items()):
+            part = moved[(moved.format == fmt) & (moved.master == master)]
+            ax.scatter(100 * part.gap, [i + 0.16 * (2 * j - 1)] * len(part), color=colour, s=28, alpha=0.8)
+        if fmt in star:
+            ax.plot(100 * star[fmt], i, "k*", ms=10)
+    ax.axvline(0, color="0.6", ls="--", lw=1)
+    mean = moved[moved.master == "float32"].groupby("format").gap.mean().loc[list(stored)]
+    ax.set(
+        yticks=range(len(stored)),
+        yticklabels=[fmt.upper() for fmt in stored],
+        xlabel="points of forgotten answers that come back (star: the untouched model)",
+        title=f"{mean.idxmax().upper()} brings back {100 * mean.max():.0f} points, NF4 {100 * mean['nf4']:.0f}",
     )
-    for ax, fmt in zip(axes[0], stored, strict=True):
-        part = moved[moved.format == fmt]
-        ax.plot([0, 1], [0, 1], color="0.6", lw=1)
-        sns.scatterplot(
-            part, x="forget", y="stored", hue="method", style="master", s=60, legend=ax is axes[0][-1], ax=ax
-        )
-        star = gaps[(gaps.method == "none") & (gaps.format == fmt)].iloc[0]
-        ax.plot(star.forget, star.stored, "k*", ms=11)
-        ax.set(
-            xlim=(-0.03, 1.03),
-            ylim=(-0.03, 1.03),
-            xlabel="right, float32",
-            ylabel="right, as stored",
-            title=fmt,
-            aspect="equal",
-        )
-    sns.move_legend(axes[0][-1], "center left", bbox_to_anchor=(1.02, 0.5), title=None)
-    fig.suptitle("Forgotten facts, before and after storage: above the line they come back (star: untouched)")
+    ax.invert_yaxis()
+    ax.text(1, 1.02, "trained in float32", color="C0", ha="right", transform=ax.transAxes, fontsize=9)
+    ax.text(1, 1.1, "trained in bfloat16", color="C1", ha="right", transform=ax.transAxes, fontsize=9)
     results.figure(fig, "storage", gaps)
     plt.show()
 

@@ -86,16 +86,4 @@ def claims(results, points, target, error):
         paper="sparsity-permanence trade-off",
         figure="trade_off",
     )
-    results.claim(
-        "sparser-crosses",
-        "paper",
-        "Sparser updates move a larger share of their weights to another 4-bit code (rank correlation with share below 0)",
-        stats.mean_share(by_seed(as_trained, "crossed"), "seeds"),
-        bar=0.0,
-        side="below",
-        margin=0.5,
-        untestable=quick,
-        paper="bin width against update size",
-        figure="trade_off",
-    )
     results.metrics(theory_error=error, rho=rho.mean())

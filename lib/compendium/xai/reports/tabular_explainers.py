@@ -14,15 +14,20 @@ def recovery_auroc(results, found, kinds):
     """Who finds the columns that made the labels."""
     order = [n for n in [*OF_NET, "no model", "random"] if n in set(found.explainer)]
     mean = found.groupby(["model", "explainer", "kind"]).used.mean()
-    fig, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True)
+    fig, axes = plt.subplots(1, 2, figsize=(10.5, 4), sharey=True)
+    marks = dict(zip(kinds, "osD^vPX", strict=False))
     for ax, model_name in zip(axes, ("the score", "network"), strict=True):
         grid = mean[model_name].unstack()[kinds].reindex(order)
-        sns.heatmap(grid, annot=True, fmt=".2f", cmap="vlag_r", vmin=0, vmax=1, ax=ax, cbar=ax is axes[1])
-        ax.set(
-            title=f"explaining {'a trained network' if model_name == 'network' else model_name}", xlabel="", ylabel=""
-        )
-        ax.tick_params(axis="x", rotation=30)
-    fig.suptitle("AUROC against the columns the score uses", fontweight="bold", fontsize="medium", x=0.01, ha="left")
+        ax.hlines(range(len(order)), grid.min(axis=1), grid.max(axis=1), color="0.8", lw=3, zorder=0)
+        for i, (kind, mark) in enumerate(marks.items()):
+            ax.scatter(grid[kind], range(len(order)), marker=mark, s=34, color=f"C{i}", label=kind)
+        ax.axvline(0.5, color="0.7", ls="--", lw=1)
+        what = "a trained network" if model_name == "network" else "the score itself"
+        worst = grid.loc["shap"].min()
+        ax.set(xlabel="AUROC of the columns that made the labels", yticks=range(len(order)), yticklabels=order)
+        ax.set_title(f"{what}: SHAP from {worst:.2f} on")
+    axes[0].invert_yaxis()
+    axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5), title="kind of table")
     results.figure(fig, "recovery_auroc", mean.reset_index())
     plt.show()
 
@@ -54,19 +59,24 @@ def scores_by_metric(results, scores):
     )
     sign = pd.Series(metrics.BETTER)[ASKED]
     rank = (mean_score * sign).rank(ascending=False)
-    fig, ax = plt.subplots(figsize=(11.5, 4.2))
-    text = mean_score.map("{:.2g}".format) + "\n±" + half.map("{:.1g}".format)
-    sns.heatmap(
-        rank, annot=text, fmt="", cmap="Blues_r", vmin=1, vmax=len(rank) + 2, cbar=False, ax=ax, annot_kws={"size": 7}
-    )
-    ax.set_xticklabels(
-        [f"{n.replace(' ', chr(10))} {'↑' if sign[n] > 0 else '↓'}" for n in ASKED], rotation=0, fontsize=8
-    )
+    fig, ax = plt.subplots(figsize=(8.5, 4))
+    order = rank.mean(axis=1).sort_values().index
+    for i, name in enumerate(order):
+        ax.plot(
+            [rank.loc[name].min(), rank.loc[name].max()], [i, i], color="0.85", lw=6, solid_capstyle="round", zorder=0
+        )
+        for place, number in rank.loc[name].value_counts().items():
+            ax.scatter(place, i, s=40 + 45 * number, color="0.6" if name == "random" else "C0", alpha=0.8)
+            ax.text(place, i, int(number), color="w", ha="center", va="center", fontsize=8)
+    best = order[0]
     ax.set(
-        title="Mean score ± half its 95 % interval over tables and seeds; dark: best in the metric",
-        xlabel="",
-        ylabel="",
+        yticks=range(len(order)),
+        yticklabels=order,
+        xticks=range(1, len(order) + 1),
+        xlabel=f"rank by a metric (1 is best; number: how many of {len(ASKED)} metrics)",
+        title=f"No explainer is best everywhere: {best} ranks from {rank.loc[best].min():.0f} to {rank.loc[best].max():.0f}",
     )
+    ax.invert_yaxis()
     results.figure(
         fig,
         "scores_by_metric",
@@ -139,6 +149,7 @@ def claims(results, enough, pairs, three, found, kinds, winner, lost, concordanc
     """The claims of this notebook, recorded."""
     quick = None if enough else "a quick run"
     of = lambda values: stats.mean(values.groupby("seed").mean(), "seeds")
+    share_of = lambda values: stats.mean_share(values.groupby("seed").mean(), "seeds")
     agreement = pairs[[(a, b) in three for a, b in zip(pairs.a, pairs.b, strict=True)]]
     net_shap = found[(found.model == "network") & (found.explainer == "shap")]
     against = found[found.model == "network"].pivot_table(index=["kind", "seed"], columns="explainer", values="used")
@@ -169,7 +180,7 @@ def claims(results, enough, pairs, three, found, kinds, winner, lost, concordanc
             "control",
             against["shap"] - against["no model"],
             0.0,
-            "SHAP finds these columns better than correlations with the label, which never ask the model (AUROC, difference above 0)",
+            "SHAP of a trained network finds the columns that made the labels better than correlations with the label, which never ask the model (AUROC, difference above 0)",
             "",
         ),
         (
@@ -189,7 +200,16 @@ def claims(results, enough, pairs, three, found, kinds, winner, lost, concordanc
             "metrics are fragmented and can be bent (position, abstract)",
         ),
     ):
-        results.claim(id, kind, statement, of(values), bar=bar, margin=0.1, untestable=quick, paper=paper)
+        results.claim(
+            id,
+            kind,
+            statement,
+            share_of(values) if id.startswith("sorted") else of(values),
+            bar=bar,
+            margin=0.1,
+            untestable=quick,
+            paper=paper,
+        )
     results.metrics(
         agreement=agreement.correlation.mean(),
         kendall_w=np.mean(concordance),
