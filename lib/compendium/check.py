@@ -59,8 +59,9 @@ def agrees(one: str, other: str) -> bool:
 
 
 def _last_digit(text: str) -> float:
-    """What one unit of the last digit of a decimal number is worth, as 0.01 for "3.14"; 0 for whole numbers."""
-    found = re.fullmatch(r"[+-]?\d+\.(\d+)(?:e([+-]?\d+))?", text)
+    """What one unit of the last digit of a decimal number is worth, as 0.001 for "3.142"; 0 for numbers of fewer than
+    three decimals: tables leave out zeros at the end, and 0.5 is not 0.6."""
+    found = re.fullmatch(r"[+-]?\d+\.(\d{3,})(?:e([+-]?\d+))?", text)
     return 10.0 ** (int(found[2] or 0) - len(found[1])) if found else 0.0
 
 
