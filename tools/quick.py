@@ -72,7 +72,7 @@ def written(notebook) -> str:
 
 
 def execute(path: Path) -> None:
-    """Run a notebook with its quick defaults and store its copy. Raises whatever a cell raises."""
+    """Run a notebook with its quick defaults and store its copy. Raises nbclient's errors."""
     from nbclient import NotebookClient
 
     os.environ["COMPENDIUM_STATIC"] = "1"  # as nbval will have it
@@ -92,10 +92,15 @@ def main(arguments: list[str]) -> int:
         for path in stale:
             print(f"the quick run is of other code: {path.relative_to(ROOT)}")
         return int(bool(stale))
+    failed = []
     for number, path in enumerate(paths, 1):
         print(f"[{number}/{len(paths)}] {path.relative_to(NOTEBOOKS)} ...", flush=True)
-        execute(path)
-    return 0
+        try:
+            execute(path)
+        except Exception as error:  # of a cell, or of the kernel: the others can still run
+            failed.append(path)
+            print(f"failed: {path.relative_to(NOTEBOOKS)}: {str(error).strip().splitlines()[-1]}", flush=True)
+    return int(bool(failed))
 
 
 if __name__ == "__main__":

@@ -83,7 +83,8 @@ def variants(results, variants):
     order = list(dict.fromkeys(variants.circuit))
     shown = named(variants)
     fig, ax = plt.subplots(figsize=(8.5, 3.4))
-    options = dict(x="faithfulness", y="circuit", hue="task", order=order, dodge=0.5, ax=ax)
+    options = dict(x="faithfulness", y="circuit", hue="task", order=order, ax=ax)
+    options["dodge"] = 0.5 if shown.task.nunique() > 1 else False
     sns.pointplot(shown, errorbar=("pi", 100), linestyle="none", markersize=5, **options)
     for level in (0, 1):
         ax.axvline(level, color="0.7", lw=1, zorder=0)
