@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from compendium.attribution import circuits, contrast_pairs, scores
@@ -53,13 +53,13 @@ def run(decoder, stream, offsets):
     """The forward pass written once more, with `offsets[destination]` added to what each destination reads."""
     graph = decoder.graph
     for layer in range(graph.layers):
-        block = decoder.body.layers[layer]
+        block = decoder.family.layers[layer]
         reads = graph.reads(layer, "attention")
         parts = []
         for d in range(reads.start, reads.stop):
             kind, head = "qkv"[(d - reads.start) // graph.heads], (d - reads.start) % graph.heads
             normed = block.input_layernorm(stream + offsets.get(d, 0))
-            parts.append(decoder.project(layer, normed)["qkv".index(kind)][:, :, head])
+            parts.append(decoder.family.project(layer, normed)["qkv".index(kind)][:, :, head])
         q, k, v = (torch.stack(parts[i * graph.heads : (i + 1) * graph.heads], 2) for i in range(3))
         middle = stream + block.self_attn.o_proj(decoder.attend(layer, q, k, v).flatten(2))
         mlp = graph.reads(layer, "mlp").start
@@ -212,10 +212,10 @@ def test_ablation_equals_brute_force(double, pairs, ablation):
             return sum(writes[u] if mask[u, d] else base[u] for u in range(graph.n_sources) if graph.possible[u, d])
 
         for layer in range(graph.layers):
-            block = double.body.layers[layer]
+            block = double.family.layers[layer]
             for head in range(graph.heads):
                 inputs = [block.input_layernorm(read(graph.reads(layer, kind).start + head)) for kind in "qkv"]
-                q, k, v = (double.project(layer, x)[i][:, :, [head]] for i, x in enumerate(inputs))
+                q, k, v = (double.family.project(layer, x)[i][:, :, [head]] for i, x in enumerate(inputs))
                 writes[graph.head(layer, head)] = (
                     double.attend(layer, q, k, v)[:, :, 0] @ double.weight(layer, "o")[head].T
                 )
@@ -345,8 +345,12 @@ def test_parameter_masks_contain_what_the_nodes_use(double):
 
 
 def test_clear_errors(double, pairs):
-    with pytest.raises(ValueError, match="GPT2LMHeadModel is not supported"):
-        Decoder(GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=20)))
+    with pytest.raises(ValueError, match="OPTForCausalLM is not supported: choose a model among LlamaForCausalLM"):
+        Decoder(
+            OPTForCausalLM(
+                OPTConfig(num_hidden_layers=1, num_attention_heads=2, hidden_size=8, ffn_dim=8, vocab_size=20)
+            )
+        )
     with pytest.raises(ValueError, match="must have one shape"):
         Pairs(torch.zeros(2, 5), torch.zeros(2, 6), torch.zeros(2, 1), torch.zeros(2, 1))
     with pytest.raises(ValueError, match="no pairs"):

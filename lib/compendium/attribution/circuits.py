@@ -129,11 +129,11 @@ def evaluate(
         past, clean = [], chunk.clean
         if ablation == "corrupt":
             past, clean, corrupt = decoder.prefix(chunk)  # where the prompts agree, so do circuit and corrupt run
-            base, _ = decoder.outputs(decoder.embed(corrupt), past)
+            base, _ = decoder.outputs(decoder.embed(corrupt, past), past)
         else:
             shape = (graph.n_sources, *clean.shape, decoder.d_model)
             base = (torch.zeros(1, device=decoder.model.device) if mean is None else mean[:, None, None]).expand(shape)
-        final = _ablated(decoder, decoder.embed(clean), past, mask.to(decoder.model.dtype), base)
+        final = _ablated(decoder, decoder.embed(clean, past), past, mask.to(decoder.model.dtype), base)
         values.append(measure(metric, decoder.logits(final), chunk))
     return torch.cat(values)
 
@@ -152,30 +152,21 @@ def _ablated(decoder: Decoder, embedding: Tensor, past: list, mask: Tensor, base
 
     stream = base[0].clone()
     for layer in range(graph.layers):
-        block = decoder.body.layers[layer]
         first, mlp = graph.head(layer, 0), graph.mlp(layer)
-        normed = block.input_layernorm(read(first, graph.reads(layer, "attention"), stream))
+        normed = decoder.normed(layer, read(first, graph.reads(layer, "attention"), stream))
         q, k, v = (
-            torch.einsum("hntd,hed->nthe", part, decoder.weight(layer, kind)) + _bias(decoder, layer, kind)
+            torch.einsum("hntd,hed->nthe", part, decoder.weight(layer, kind)) + decoder.family.bias(layer, kind)
             for part, kind in zip(normed.split(graph.heads), "qkv", strict=True)
         )
-        out = torch.einsum("nthe,hde->hntd", decoder.attend(layer, q, k, v, past), decoder.weight(layer, "o"))
+        out = decoder.heads(layer, decoder.attend(layer, q, k, v, past))
         difference[first:mlp] = out - base[first:mlp]
-        stream = stream + base[first:mlp].sum(0)
-        (mlp_input,) = read(mlp, graph.reads(layer, "mlp"), stream)
-        difference[mlp] = block.mlp(block.post_attention_layernorm(mlp_input)) - base[mlp]
+        before, stream = stream, stream + base[first:mlp].sum(0) + decoder.constant(layer)
+        sources = graph.before(layer, "mlp")
+        (mlp_input,) = read(sources, graph.reads(layer, "mlp"), before if graph.parallel else stream)
+        difference[mlp] = decoder.mlp(layer, mlp_input) - base[mlp]
         stream = stream + base[mlp]
     (final,) = read(graph.n_sources, slice(graph.logits, None), stream)
     return final
-
-
-def _bias(decoder: Decoder, layer: int, kind: str):
-    """Bias of a projection for every query head, or 0."""
-    bias = getattr(decoder.body.layers[layer].self_attn, f"{kind}_proj").bias
-    if bias is None:
-        return 0
-    bias = bias.unflatten(0, (-1, decoder.head_dim))
-    return bias if kind == "q" else bias.repeat_interleave(decoder.groups, 0)
 
 
 @torch.no_grad()
@@ -221,15 +212,24 @@ def curve(
     return rows
 
 
-def area_cpr(rows: list[dict]) -> float:
-    """Area under the faithfulness curve over the share of edges, from an empty circuit (faithfulness 0) on."""
-    x, y = [0.0, *(row["share"] for row in rows)], [0.0, *(row["faithfulness"] for row in rows)]
+def _curve(rows: list[dict], first: bool) -> tuple[list[float], list[float]]:
+    """Shares and faithfulness, from the first share on or from an empty circuit (faithfulness 0)."""
+    x, y = [row["share"] for row in rows], [row["faithfulness"] for row in rows]
+    return (x, y) if first else ([0.0, *x], [0.0, *y])
+
+
+def area_cpr(rows: list[dict], *, as_mib: bool = False) -> float:
+    """Area under the faithfulness curve over the share of edges, from an empty circuit (faithfulness 0) on.
+
+    as_mib: from the first share on, as the MIB benchmark has it, which takes scores with their sign for it.
+    """
+    x, y = _curve(rows, as_mib)
     return float(np.trapezoid(y, x))
 
 
-def area_cmd(rows: list[dict]) -> float:
-    """Area between the faithfulness curve and 1 over the share of edges."""
-    x, y = [0.0, *(row["share"] for row in rows)], [0.0, *(row["faithfulness"] for row in rows)]
+def area_cmd(rows: list[dict], *, as_mib: bool = False) -> float:
+    """Area between the faithfulness curve and 1 over the share of edges; as_mib: from the first share on."""
+    x, y = _curve(rows, as_mib)
     return float(np.trapezoid(np.abs(1 - np.array(y)), x))
 
 
@@ -249,11 +249,11 @@ def nodes(graph: Graph, mask: Tensor) -> Tensor:
 def parameter_mask(decoder: Decoder, kept: Tensor, neurons: dict[int, Tensor] | None = None) -> dict[str, Tensor]:
     """Which weights belong to a set of nodes: bool masks by parameter name, shaped like the weights.
 
-    kept: (sources,) bool. A head owns its rows of q_proj, its columns of o_proj, and the k_proj and v_proj rows that it
-    shares with its group (counted once). An MLP owns its gate, up and down projections, or, where `neurons` gives a
-    bool (d_mlp,) for its layer, those neurons' rows and columns. Raises ValueError for an empty set.
+    kept: (sources,) bool. A head owns its rows of the query projection, its columns of the output projection, and the
+    rows of keys and values that it shares with its group (counted once). An MLP owns its projections, or, where
+    `neurons` gives a bool (d_mlp,) for its layer, those neurons' rows and columns. Raises ValueError for an empty set.
     """
-    graph, size = decoder.graph, decoder.head_dim
+    graph = decoder.graph
     if not kept[1:].any():
         raise ValueError("the circuit is empty: keep at least one head or MLP (a larger n, or a lower threshold)")
     names = {id(p): name for name, p in decoder.model.named_parameters()}
@@ -264,21 +264,14 @@ def parameter_mask(decoder: Decoder, kept: Tensor, neurons: dict[int, Tensor] | 
         mask[rows, columns] = True
 
     for layer in range(graph.layers):
-        part, mlp = decoder.body.layers[layer].self_attn, decoder.body.layers[layer].mlp
         for head in range(graph.heads):
-            if not kept[graph.head(layer, head)]:
-                continue
-            own = slice(head * size, (head + 1) * size)
-            shared = slice(head // decoder.groups * size, (head // decoder.groups + 1) * size)
-            mark(part.q_proj.weight, own)
-            mark(part.k_proj.weight, shared)
-            mark(part.v_proj.weight, shared)
-            mark(part.o_proj.weight, columns=own)
+            if kept[graph.head(layer, head)]:
+                for weight, rows, columns in decoder.family.head_weights(layer, head):
+                    mark(weight, rows, columns)
         if kept[graph.mlp(layer)]:
             chosen = slice(None) if neurons is None or layer not in neurons else neurons[layer]
-            mark(mlp.gate_proj.weight, chosen)
-            mark(mlp.up_proj.weight, chosen)
-            mark(mlp.down_proj.weight, columns=chosen)
+            for weight, rows, columns in decoder.family.mlp_weights(layer, chosen):
+                mark(weight, rows, columns)
     return masks
 
 

@@ -1,8 +1,9 @@
-"""Run a Llama-style decoder so that every connection of its graph can be read, differentiated and replaced.
+"""Run a decoder so that every connection of its graph can be read, differentiated and replaced.
 
 The weights are the transformers model's own, used in place; only the order of operations is written out, because
-per-head inputs and outputs have no module to hook. `Decoder(model)` refuses architectures whose forward pass it does
-not reproduce, and compares itself with the model once, on a few tokens, before it is trusted.
+per-head inputs and outputs have no module to hook. `families` and `fused` say how each kind of model is put together.
+`Decoder(model)` refuses architectures whose forward pass it does not reproduce, and compares itself with the model
+once, on a few tokens, before it is trusted.
 """
 
 from dataclasses import dataclass
@@ -12,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from compendium.attribution import norms
+from compendium.attribution.fused import FAMILIES
 from compendium.attribution.graph import Graph
-
-SUPPORTED = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
 
 
 @dataclass(frozen=True)
@@ -86,75 +87,109 @@ class Reads(NamedTuple):
     mlp: Tensor  # (n, t, d) residual stream that the MLP reads
 
 
+TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+
+
 class Decoder:
     """A transformers decoder, laid open. Raises ValueError for an architecture it does not reproduce."""
 
     @torch.no_grad()
     def __init__(self, model):
         name = type(model).__name__
-        attention = model.get_decoder().layers[0].self_attn if name in SUPPORTED else None
-        sliding = getattr(model.config, "sliding_window", None) and getattr(model.config, "use_sliding_window", True)
-        if attention is None or sliding or hasattr(attention, "q_norm") or attention.o_proj.bias is not None:
-            raise ValueError(f"{name} is not supported: choose a full-attention model among {', '.join(SUPPORTED)}")
+        if name not in FAMILIES:
+            raise ValueError(f"{name} is not supported: choose a model among {', '.join(FAMILIES)}")
         self.model = model
-        self.body = model.get_decoder()
-        self.head_dim = attention.head_dim
-        self.groups = attention.num_key_value_groups
-        self.graph = Graph(model.config.num_hidden_layers, model.config.num_attention_heads)
-        self.d_model = model.config.hidden_size
-        tokens = torch.arange(1, 6, device=model.device)[None]
+        self.family = part = FAMILIES[name](model)
+        self.head_dim, self.groups, self.d_model = part.head_dim, part.groups, part.d_model
+        self.graph = Graph(len(part.layers), part.heads, part.parallel)
+        if any(
+            part.attention_post(i) is not None and torch.is_tensor(part.bias(i, "o")) for i in range(len(part.layers))
+        ):
+            raise ValueError(f"this {name} norms an attention output that has a bias, which is not supported")
+        tokens = torch.arange(1, 6, device=model.device)[None] % model.config.vocab_size
         ours = self.logits(self.forward(self.embed(tokens)))
-        theirs = model(tokens).logits[:, -1]
-        if not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max())):
+        theirs = model(tokens).logits[:, -1].to(ours.dtype)
+        off = TOLERANCE.get(model.dtype, 5e-2)
+        if not torch.allclose(ours, theirs, rtol=off, atol=off * float(theirs.abs().max())):
             raise ValueError(f"this {name} computes something that the written-out forward pass does not reproduce")
 
-    def embed(self, tokens: Tensor) -> Tensor:
-        return self.body.embed_tokens(tokens.to(self.model.device))
+    def embed(self, tokens: Tensor, past: list | None = None) -> Tensor:
+        """Embeddings of tokens that follow those of `past`."""
+        return self.family.embed(tokens.to(self.model.device), past[0][0].shape[1] if past else 0)
 
     def logits(self, stream: Tensor) -> Tensor:
         """Logits at the last position, (n, vocabulary), from the final residual stream (n, t, d)."""
-        logits = self.model.get_output_embeddings()(self.body.norm(stream[:, -1]))
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = self.model.get_output_embeddings()(self.family.final_norm(stream[:, -1]))
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        cap = self.family.final_cap
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
-    def rotate(self, x: Tensor, start: int = 0) -> Tensor:
-        """Rotary position embedding of (n, t, heads, d_head) at positions start, start + 1, ..."""
-        positions = torch.arange(start, start + x.shape[1], device=x.device)[None]
-        cos, sin = (part[:, :, None] for part in self.body.rotary_emb(x, positions))
-        first, second = x.chunk(2, -1)
-        return x * cos + torch.cat([-second, first], -1) * sin
+    def keys(self, layer: int, k: Tensor, start: int = 0) -> Tensor:
+        """Keys as attention compares them: normed where the family does, and rotated."""
+        return self.family.rotate(layer, self.family.qk_norm(layer, "k", k), start)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, past: list | None = None) -> Tensor:
         """Head outputs before the output projection: (n, t, heads, d_head). past: from `prefix`, tiled to n."""
+        part = self.family
         start = past[layer][0].shape[1] if past else 0
-        q, k = self.rotate(q, start), self.rotate(k, start)
-        mask = None
+        q, k = part.rotate(layer, part.qk_norm(layer, "q", q), start), self.keys(layer, k, start)
         if start:
             k, v = (
                 torch.cat([old.repeat(len(q) // len(old), 1, 1, 1), new], 1)
                 for old, new in zip(past[layer], (k, v), strict=True)
             )
+        window, mask = part.window(layer), None
+        if start or (window and k.shape[1] > window):
             mask = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool, device=q.device).tril(start)
+            if window:
+                mask = mask.triu(start - window + 1)
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        scale = self.body.layers[layer].self_attn.scaling
-        z = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale)
+        if part.cap is not None:
+            return self._capped(layer, q, k, v, mask).transpose(1, 2)
+        z = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=part.scale(layer))
         return z.transpose(1, 2)
 
-    def project(self, layer: int, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k, v of every query head from one normalised input (n, t, d)."""
-        part = self.body.layers[layer].self_attn
-        q, k, v = (
-            projection(normed).unflatten(-1, (-1, self.head_dim))
-            for projection in (part.q_proj, part.k_proj, part.v_proj)
-        )
-        return q, k.repeat_interleave(self.groups, 2), v.repeat_interleave(self.groups, 2)
+    def _capped(self, layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """Attention whose products are bounded by a soft cap (Gemma 2)."""
+        cap = self.family.cap
+        products = cap * torch.tanh(q @ k.transpose(-1, -2) * self.family.scale(layer) / cap)
+        if mask is None:
+            mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+        products = products.masked_fill(~mask, -torch.inf)
+        return products.softmax(-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(q.dtype) @ v
 
     def weight(self, layer: int, kind: str) -> Tensor:
         """Projection of every query head: (heads, d_head, d) for kind "q", "k", "v"; (heads, d, d_head) for "o"."""
-        part = self.body.layers[layer].self_attn
-        if kind == "o":
-            return part.o_proj.weight.unflatten(1, (-1, self.head_dim)).transpose(0, 1)
-        matrix = getattr(part, f"{kind}_proj").weight.unflatten(0, (-1, self.head_dim))
-        return matrix if kind == "q" else matrix.repeat_interleave(self.groups, 0)
+        return self.family.weight(layer, kind)
+
+    def normed(self, layer: int, stream: Tensor) -> Tensor:
+        """What the projections of a layer's heads are given, from the stream that they read."""
+        norm = self.family.attention_norm(layer)
+        return stream if norm is None else norm(stream)
+
+    def mlp(self, layer: int, stream: Tensor) -> Tensor:
+        """What a layer's MLP adds to the stream, from the stream that it reads."""
+        before, after = self.family.mlp_norm(layer), self.family.mlp_post(layer)
+        out = self.family.mlp(layer)(stream if before is None else before(stream))
+        return out if after is None else after(out)
+
+    def heads(self, layer: int, z: Tensor) -> Tensor:
+        """What each head adds to the stream, (heads, n, t, d), from its output; the common bias is left out.
+
+        Where a norm follows attention, a head's share is its output times the factor by which the norm scales the sum.
+        """
+        out = torch.einsum("nthe,hde->hntd", z, self.weight(layer, "o"))
+        norm = self.family.attention_post(layer)
+        return out if norm is None else norms.share(norm, out.sum(0), out)
+
+    def attention(self, layer: int, z: Tensor) -> Tensor:
+        """What all heads of a layer and their common bias add to the stream: (n, t, d)."""
+        out, norm = self.family.out(layer, z), self.family.attention_post(layer)
+        return out if norm is None else norm(out)
+
+    def constant(self, layer: int):
+        """What a layer's attention adds whatever it reads: its bias, (d,) or 0."""
+        return self.family.bias(layer, "o")
 
     def forward(
         self,
@@ -174,15 +209,14 @@ class Decoder:
         if writes is not None:
             writes[0] = stream
         for layer in range(start, graph.layers):
-            block = self.body.layers[layer]
-            q, k, v = self.project(layer, block.input_layernorm(stream))
+            q, k, v = self.family.project(layer, self.normed(layer, stream))
             z = self.attend(layer, q, k, v, past)
             if writes is not None:
-                out = torch.einsum("nthe,hde->hntd", z, self.weight(layer, "o"))
-                writes[graph.head(layer, 0) : graph.mlp(layer)] = out
-            middle = stream + block.self_attn.o_proj(z.flatten(2))
-            mlp_input = middle.view_as(middle)  # its own autograd node: the gradient there is the MLP's alone
-            out = block.mlp(block.post_attention_layernorm(mlp_input))
+                writes[graph.head(layer, 0) : graph.mlp(layer)] = self.heads(layer, z)
+            middle = stream + self.attention(layer, z)
+            read = stream if graph.parallel else middle
+            mlp_input = read.view_as(read)  # its own autograd node: the gradient there is the MLP's alone
+            out = self.mlp(layer, mlp_input)
             if writes is not None:
                 writes[graph.mlp(layer)] = out
             if reads is not None:
@@ -210,16 +244,5 @@ class Decoder:
             return [], pairs.clean, pairs.corrupt
         reads = []
         self.forward(self.embed(pairs.clean[:, :p]), reads=reads)
-        return [(self.rotate(read.k), read.v) for read in reads], pairs.clean[:, p:], pairs.corrupt[:, p:]
-
-    def norm_vjp(self, norm, stream: Tensor, gradient: Tensor) -> Tensor:
-        """Gradients at RMSNorm's input from gradients at its output.
-
-        stream: (n, t, d); gradient: (n, t, h, d), one for each of h readers. With r = (mean x^2 + eps)^(-1/2) and
-        y = weight * gradient: r y - x r^3 mean(x y).
-        """
-        x = stream.to(torch.promote_types(stream.dtype, torch.float32))
-        r = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon)
-        y = gradient * norm.weight
-        along = torch.einsum("ntd,nthd->nth", x, y) * r.pow(3) / x.shape[-1]
-        return y.mul_(r[:, :, None]).addcmul_(x[:, :, None], along[..., None], value=-1)
+        past = [(self.keys(layer, read.k), read.v) for layer, read in enumerate(reads)]
+        return past, pairs.clean[:, p:], pairs.corrupt[:, p:]

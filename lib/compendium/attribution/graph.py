@@ -22,6 +22,7 @@ class Graph:
 
     layers: int
     heads: int
+    parallel: bool = False  # whether an MLP reads the stream before its layer's heads have written to it (GPT-NeoX)
 
     @property
     def n_sources(self) -> int:
@@ -56,7 +57,7 @@ class Graph:
 
     def before(self, layer: int, kind: str) -> int:
         """How many sources come before a layer's "attention" or "mlp" input: those indexed lower feed it."""
-        return self.head(layer, 0 if kind == "attention" else self.heads)
+        return self.head(layer, 0 if kind == "attention" or self.parallel else self.heads)
 
     @cached_property
     def source_names(self) -> list[str]:

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from compendium.attribution import norms
 from compendium.attribution.decoder import Decoder, Pairs, logit_difference, measure
 
 STEPS_AT_ONCE = 5  # interpolation steps that share a forward and backward pass
@@ -54,7 +55,7 @@ def _attribute(decoder, pairs, metric, points, progress) -> Tensor:
     for chunk in tqdm(rounds, desc="attributing", leave=False, disable=None if progress else True):
         n = len(chunk)
         past, *rest = decoder.prefix(chunk)
-        embeddings = decoder.embed(torch.cat(rest))
+        embeddings = decoder.embed(torch.cat(rest), past)
         writes, _ = decoder.outputs(embeddings, past)
         difference = (writes[:, n:] - writes[:, :n]).flatten(1)  # (sources, n t d)
         del writes
@@ -81,7 +82,7 @@ def _add_products(decoder, pairs, metric, past, streams, difference, total) -> N
         return x.unflatten(0, (steps, n)).sum(0)
 
     with torch.no_grad():
-        total[:, graph.logits] += difference @ over_steps(gradients[-1]).flatten()
+        total[:, graph.logits] += product(difference, over_steps(gradients[-1]).flatten())
         for layer, read in enumerate(reads):
             *heads, mlp = gradients[4 * layer : 4 * layer + 4]
             at_norm = torch.cat(
@@ -91,12 +92,20 @@ def _add_products(decoder, pairs, metric, past, streams, difference, total) -> N
                 ],
                 2,
             )  # (steps n, t, 3 heads, d)
-            norm = decoder.body.layers[layer].input_layernorm
-            at_stream = over_steps(decoder.norm_vjp(norm, read.stream, at_norm)).movedim(2, -1)
+            norm = decoder.family.attention_norm(layer)
+            at_stream = over_steps(norms.norm_vjp(norm, read.stream, at_norm)).movedim(2, -1)
             sources = graph.before(layer, "attention")
-            total[:sources, graph.reads(layer, "attention")] += difference[:sources] @ at_stream.flatten(0, 2)
+            total[:sources, graph.reads(layer, "attention")] += product(difference[:sources], at_stream.flatten(0, 2))
             sources = graph.before(layer, "mlp")
-            total[:sources, graph.reads(layer, "mlp")] += (difference[:sources] @ over_steps(mlp).flatten())[:, None]
+            total[:sources, graph.reads(layer, "mlp")] += product(difference[:sources], over_steps(mlp).flatten())[
+                :, None
+            ]
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b, added up in float32 at least."""
+    high = torch.promote_types(a.dtype, torch.float32)
+    return a.to(high) @ b.to(high)
 
 
 class _frozen:
@@ -151,17 +160,17 @@ def patching(decoder: Decoder, pairs: Pairs, metric=logit_difference, *, progres
     for chunk in pairs.chunks(CHUNK):
         n = len(chunk)
         past, *rest = decoder.prefix(chunk)
-        writes, final = decoder.outputs(decoder.embed(torch.cat(rest)), past)
+        writes, final = decoder.outputs(decoder.embed(torch.cat(rest), past), past)
         base = measure(metric, decoder.logits(final[:n]), chunk)
         falls[0] += (base - measure(metric, decoder.logits(final[n:]), chunk)).sum()
         stream = writes[0, :n].clone()
         for layer in tqdm(range(graph.layers), desc="patching", leave=False, disable=None if progress else True):
-            block = decoder.body.layers[layer]
             first, mlp = graph.head(layer, 0), graph.mlp(layer)
-            middle = stream + writes[first:mlp, :n].sum(0)
+            middle = stream + writes[first:mlp, :n].sum(0) + decoder.constant(layer)
             patched = middle + writes[first:mlp, n:] - writes[first:mlp, :n]  # (heads, n, t, d)
             flat = patched.flatten(0, 1)
-            after = flat + block.mlp(block.post_attention_layernorm(flat))
+            own = writes[mlp, :n].repeat(graph.heads, 1, 1) if graph.parallel else decoder.mlp(layer, flat)
+            after = flat + own
             stream = middle + writes[mlp, :n]
             swapped = middle + writes[mlp, n:]
             ends = decoder.logits(decoder.forward(torch.cat([after, swapped]), past=past, start=layer + 1))

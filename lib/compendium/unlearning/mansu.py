@@ -23,9 +23,11 @@ from compendium.unlearning import fisher_information, magnitude_floor
 
 def circuit(decoder: Decoder, scores: Tensor, share: float) -> Tensor:
     """(sources,) bool: nodes by absolute score until they hold `share` of the linear weights, at least one."""
-    graph, layers = decoder.graph, decoder.body.layers
-    mlp = sum(p.weight.numel() for p in (layers[0].mlp.gate_proj, layers[0].mlp.up_proj, layers[0].mlp.down_proj))
-    head = layers[0].self_attn.q_proj.weight.numel() // graph.heads  # as many as its slice of o_proj, or of k_proj
+    graph, family = decoder.graph, decoder.family
+    mlp = sum(weight.numel() for weight, _, _ in family.mlp_weights(0))
+    head = (
+        family.weight(0, "q").numel() // graph.heads
+    )  # as many as its slice of the output matrix, or of keys or values
     wanted = share * sum(layer.weight.numel() for layer in models.linear_layers(decoder.model).values())
     kept, groups, held = torch.zeros(graph.n_sources, dtype=torch.bool), set(), 0
     for node in scores[1:].abs().argsort(descending=True).add(1).tolist():  # 0, the embedding, has no linear weights
