@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from compendium import facts
+from compendium import facts, tokens
+from tests.families import KINDS, made
 
 
 def plain_log_prob(model, prompt, option):
@@ -105,6 +106,33 @@ def test_bad_input_is_refused(tmp_path, tiny):
             facts.load(path)
     with pytest.raises(ValueError, match="no questions to ask"):
         facts.score(tiny, None, pd.DataFrame())
-    tiny.config.sliding_window = 8
-    with pytest.raises(ValueError, match="full-attention model"):
-        facts.log_probs(tiny, [facts.Row((1,), ((2,),))])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_are_those_of_every_option_read_alone_in_every_family(kind):
+    """Also where a window is shorter than a row: then nothing is packed."""
+    model = made(kind)
+    rows = [
+        facts.Row((3, 9, 4, 7), ((5, 6), (8,))),
+        facts.Row((11, 2), ((5,), (6, 1, 3))),
+        facts.Row((4,), ((9,), (2,))),
+    ]
+    with torch.no_grad():
+        found, count = facts.log_probs(model, rows)
+        for r, row in enumerate(rows):
+            for o, option in enumerate(row.options):
+                logp = model(torch.tensor([row.prompt + option])).logits[0].float().log_softmax(-1)
+                start = len(row.prompt) - 1
+                expected = sum(logp[start + i, token] for i, token in enumerate(option))
+                torch.testing.assert_close(found[r, o], expected, rtol=1e-4, atol=1e-4)
+                assert count[r, o] == len(option)
+
+
+def test_a_window_as_long_as_a_row_is_packed_and_a_shorter_one_is_not(tiny):
+    tiny.config.layer_types, rows = None, [facts.Row((1, 2, 3), ((4,), (5, 6)))]
+    tiny.config.sliding_window = 6
+    assert tokens.can_pack(tiny, len(rows[0]))
+    tiny.config.sliding_window = 5
+    assert not tokens.can_pack(tiny, len(rows[0]))
+    with pytest.raises(ValueError, match="sliding window shorter than they are"):
+        tokens.check_packs(tiny, "options", 6)

@@ -4,12 +4,13 @@ import os
 import subprocess
 import sys
 import zipfile
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
 import torch
 
-from compendium import models
+from compendium import formats, models
 
 SPEC = models.EMBEDDED["embedded"]
 
@@ -116,3 +117,44 @@ def test_an_unreachable_hub_is_one_line():
 def test_threads():
     with pytest.raises(ValueError, match="at least 1"):
         models.set_threads(0)
+
+
+@pytest.fixture
+def gpt2():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    return GPT2LMHeadModel(GPT2Config(vocab_size=67, n_embd=64, n_layer=2, n_head=4, n_positions=32)).eval()
+
+
+def test_gpt2_becomes_linear_and_computes_the_same(gpt2, tmp_path):
+    from transformers import GPT2LMHeadModel
+    from transformers.pytorch_utils import Conv1D
+
+    tokens = torch.randint(0, 67, (2, 9))
+    quantised = {name for name, m in gpt2.named_modules() if isinstance(m, Conv1D)}  # what 4-bit loaders replace
+    with pytest.raises(ValueError, match=r"belongs to a Conv1D. Say models.as_linear\(model\) first"):
+        models.linear_layers(gpt2)
+    with torch.no_grad():
+        before = gpt2(tokens).logits
+        model = models.as_linear(gpt2)
+        torch.testing.assert_close(model(tokens).logits, before, rtol=1e-5, atol=1e-5)
+        layers = models.linear_layers(model)
+        assert set(layers) == quantised
+        for layer in layers.values():
+            layer.weight.mul_(1.5)
+        edited = model(tokens).logits
+        for one in (model, deepcopy(model)):
+            one.save_pretrained(tmp_path)
+            again = GPT2LMHeadModel.from_pretrained(tmp_path).eval()
+            torch.testing.assert_close(again(tokens).logits, edited, rtol=1e-5, atol=1e-5)
+    assert models.as_linear(model) is model
+
+
+def test_4_bit_storage_changes_every_layer_of_gpt2(gpt2):
+    model = models.as_linear(gpt2)
+    before = {name: layer.weight.clone() for name, layer in models.linear_layers(model).items()}
+    for fmt in ("nf4", "fp4", "int8", "q4_0", "q4_1"):
+        with formats.quantised(model, fmt):
+            for name, layer in models.linear_layers(model).items():
+                assert not torch.equal(layer.weight, before[name]), (fmt, name)

@@ -185,7 +185,9 @@ def test_packed_rows_are_as_if_alone(name):
 def test_models_that_cannot_pack_or_place_say_so():
     model, tokenizer = model_of("BLOOM"), word_problems.tokenizer()
     row = facts.Row((5, 6), ((7,),))
-    for function in (facts.log_probs, objectives.log_probs, examples.distributions):
+    logp = model(torch.tensor([[5, 6, 7]])).logits[0].log_softmax(-1)
+    torch.testing.assert_close(facts.log_probs(model, [row])[0][0, 0], logp[1, 7])  # read alone, not packed
+    for function in (objectives.log_probs, examples.distributions):
         with pytest.raises(ValueError, match="full-attention model"):
             function(model, [row])
     ids = tokenizer(" 3 + 4 = 7. #### 7")["input_ids"]

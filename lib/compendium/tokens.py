@@ -103,23 +103,44 @@ def check_left_padding(model) -> None:
         )
 
 
-def check_packs(model, what: str) -> None:
-    """Raise ValueError unless several texts, or parts of one, can share a row of the model, with positions and a mask
-    (b, 1, t, t) of their own, and `readout` gives the model's logits. what: these parts, for the message."""
-    inner = _inner(model)
-    config = inner.config
-    takes = inspect.signature(inner.base_model.forward).parameters
-    fits = (
+def window(model) -> int | None:
+    """How many tokens back the layers look that look least far; None where all see everything before them."""
+    config = _inner(model).config
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None and "sliding_attention" not in kinds:
+        return None
+    return getattr(config, "sliding_window", None) or None
+
+
+def _takes_masks(model, longest: int | None) -> bool:
+    """Whether a mask of our own is what the model attends by: it replaces a window, so no row may be longer."""
+    inner, back = _inner(model), window(model)
+    config, takes = inner.config, inspect.signature(inner.base_model.forward).parameters
+    return (
         getattr(config, "_attn_implementation", None) in ("sdpa", "eager")
-        and not getattr(config, "sliding_window", None)
+        and (back is None or (longest is not None and longest <= back))
         and not getattr(config, "alibi", False)
         and {"position_ids", "attention_mask"} <= set(takes)
     )
-    if not fits:
+
+
+def can_pack(model, longest: int) -> bool:
+    """Whether texts of at most so many tokens can share a row, as `check_packs` asks. Raises as `check_readout`."""
+    check_readout(model)
+    return _takes_masks(model, longest) and _so(model, "packs", lambda: _packs(model))
+
+
+def check_packs(model, what: str, longest: int | None = None) -> None:
+    """Raise ValueError unless several texts, or parts of one, can share a row of the model, with positions and a mask
+    (b, 1, t, t) of their own, and `readout` gives the model's logits. what: these parts, for the message. longest: of
+    the texts, in tokens, which a model that looks back less far cannot take."""
+    inner = _inner(model)
+    config = inner.config
+    if not _takes_masks(model, longest):
         raise ValueError(
             f"{what} are packed with a mask that this {type(inner).__name__} with {config._attn_implementation!r} "
-            "attention (or a sliding window, or without position_ids) cannot take: load a full-attention model with "
-            "attn_implementation='sdpa'"
+            "attention (or a sliding window shorter than they are, or without position_ids) cannot take: load a "
+            "full-attention model with attn_implementation='sdpa'"
         )
     check_readout(model)
     if not _so(model, "packs", lambda: _packs(model)):

@@ -3,8 +3,10 @@
 import copy
 import json
 
+import numpy as np
 import pytest
 import torch
+import transformers
 
 from compendium import edits, facts, formats, models
 from compendium.unlearning import __main__ as command
@@ -227,3 +229,65 @@ def test_what_can_be_refused_is_refused_before_any_work(tiny, embedded, europe, 
         with pytest.raises(ValueError, match=r"is not an audit's|is no folder"):
             audit.run("embedded", "embedded", str(tmp_path / "none.csv"), out=str(out))
     assert (tmp_path / "audit.json").read_text() == '{"mine": 1}'
+
+
+FAMILIES = {
+    "Qwen3": (transformers.Qwen3ForCausalLM, transformers.Qwen3Config, dict(head_dim=24)),
+    "Gemma 3": (
+        transformers.Gemma3ForCausalLM,
+        transformers.Gemma3TextConfig,
+        dict(head_dim=24, sliding_window=512, layer_types=["sliding_attention", "full_attention"] * 2, pad_token_id=0),
+    ),
+    "GPT-2": (transformers.GPT2LMHeadModel, transformers.GPT2Config, None),
+    "Pythia": (transformers.GPTNeoXForCausalLM, transformers.GPTNeoXConfig, {}),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_property_of_other_families_is_judged_and_counts_are_right(name, embedded, tmp_path):
+    """A random model knows some facts by chance; the edit turns its last MLP's output round."""
+    kind, config, given = FAMILIES[name]
+    tokenizer = embedded[1]
+    sizes = dict(vocab_size=len(tokenizer), bos_token_id=1, eos_token_id=2)
+    if given is None:
+        sizes |= dict(n_embd=64, n_layer=4, n_head=4, n_positions=256)
+    else:
+        grouped = {} if name == "Pythia" else {"num_key_value_heads": 2}
+        sizes |= (
+            dict(hidden_size=64, intermediate_size=128, num_hidden_layers=4, num_attention_heads=4) | grouped | given
+        )
+    torch.manual_seed(0)
+    made = kind(config(**sizes)).eval()
+    with torch.no_grad():
+        for p in made.parameters():
+            if p.ndim == 2:
+                p.copy_(torch.randn_like(p) * 0.2)
+    made.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    base, _ = models.load(str(tmp_path / "base"))
+    edited = copy.deepcopy(base)
+    last = list(models.linear_layers(edited).values())[-1]
+    with torch.no_grad():
+        last.weight.neg_()
+    edits.export(edited, tokenizer, {}, tmp_path / "edited")
+    again, _ = models.load(str(tmp_path / "edited"))
+    table = facts.load().query("relation == 'country_capital'").iloc[:60]
+    found = audit.audit(base, again, tokenizer, table, n_retain=60, n_pairs=6, ig_steps=1, stored=("nf4", "q4_0"))
+    assert not found["not judged"]
+    assert set(found["properties"]) == set(NAMES)
+    assert None not in found["properties"].values()
+    known = facts.known(base, tokenizer, table)
+    assert found["facts"]["to forget"] == len(known) > 0
+    asked = facts.questions(split="heldout", table=known)
+    right = []
+    with torch.no_grad():
+        for row in facts.encode(tokenizer, asked.prompt, asked.options):
+            said = []
+            for option in row.options:
+                logp = again(torch.tensor([row.prompt + option])).logits[0].log_softmax(-1)
+                start = len(row.prompt) - 1
+                said.append(np.mean([logp[start + i, token].item() for i, token in enumerate(option)]))
+            right.append(int(np.argmax(said)) == 0)
+    by_fact = asked.assign(right=right).groupby(["relation", "subject"], sort=False).right.mean()
+    assert found["measured"]["forget"] == pytest.approx(by_fact.mean())
+    assert found["measured"]["codes that flip in NF4"] > 0

@@ -1,7 +1,7 @@
 """Families that keep queries, keys and values in one matrix (Phi-3, GPT-2, GPT-NeoX), and the table of all families."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from compendium.attribution.families import Gemma, Llama, Olmo2
 
@@ -38,8 +38,17 @@ class Phi3(Llama):
         return [(mlp.gate_up_proj.weight, rows, every), (mlp.down_proj.weight, every, neurons)]
 
 
+def _is_linear(module) -> bool:
+    return isinstance(module, nn.Linear)
+
+
+def _owned(module, rows, columns):
+    """(weight, rows, columns) in the way round in which the module stores its weight; given as of a linear layer."""
+    return (module.weight, rows, columns) if _is_linear(module) else (module.weight, columns, rows)
+
+
 class GPT2(Llama):
-    """GPT-2: learned positions, LayerNorm, weights stored the other way round (Conv1D), biases everywhere."""
+    """GPT-2: learned positions, LayerNorm, biases everywhere, weights often stored the other way round (Conv1D)."""
 
     def __init__(self, model):
         super().__init__(model)
@@ -76,14 +85,12 @@ class GPT2(Llama):
 
     def _matrices(self, i: int):
         part, d = self._attention(i).c_attn, self.d_model
-        return {
-            kind: (part.weight[:, k * d : (k + 1) * d].T, part.bias[k * d : (k + 1) * d])
-            for k, kind in enumerate("qkv")
-        }
+        weight = part.weight if _is_linear(part) else part.weight.T
+        return {kind: (weight[k * d : (k + 1) * d], part.bias[k * d : (k + 1) * d]) for k, kind in enumerate("qkv")}
 
     def _out(self, i: int):
-        projection = self._attention(i).c_proj
-        return projection.weight.T, projection.bias
+        part = self._attention(i).c_proj
+        return part.weight if _is_linear(part) else part.weight.T, part.bias
 
     def project(self, i: int, normed: Tensor):
         return tuple(x.unflatten(-1, (-1, self.head_dim)) for x in self._attention(i).c_attn(normed).chunk(3, -1))
@@ -94,12 +101,12 @@ class GPT2(Llama):
     def head_weights(self, i: int, head: int):
         part, size, every = self._attention(i), self.head_dim, slice(None)
         own = slice(head * size, (head + 1) * size)
-        columns = [slice(k * self.d_model + own.start, k * self.d_model + own.stop) for k in range(3)]
-        return [*((part.c_attn.weight, every, c) for c in columns), (part.c_proj.weight, own, every)]
+        parts = [slice(k * self.d_model + own.start, k * self.d_model + own.stop) for k in range(3)]
+        return [*(_owned(part.c_attn, rows, every) for rows in parts), _owned(part.c_proj, every, own)]
 
     def mlp_weights(self, i: int, neurons=slice(None)):
         mlp, every = self.mlp(i), slice(None)
-        return [(mlp.c_fc.weight, every, neurons), (mlp.c_proj.weight, neurons, every)]
+        return [_owned(mlp.c_fc, neurons, every), _owned(mlp.c_proj, every, neurons)]
 
 
 class NeoX(Llama):
