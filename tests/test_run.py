@@ -337,7 +337,10 @@ def test_lists_of_several_types_and_yaml_that_says_what_is_wrong(tmp_path):
 def test_executed_copies_hold_no_random_names(tmp_path):
     def executed(name):
         data = {"text/plain": "bar", "application/vnd.jupyter.widget-view+json": {"model_id": name}}
-        shown = {"application/json": {"a": [f"<X at 0x{name}>"], "n": 1}, "text/html": f"{name}/made"}
+        shown = {
+            "application/json": {"a": [f"<X at 0x{name}>"], "n": 1},
+            "text/html": f'{name}/made <th id="T_{name[-5:]}_row0">',
+        }
         outputs = [new_output("display_data", data=data), new_output("display_data", data=shown)]
         return new_notebook(cells=[new_code_cell("x", outputs=outputs)])
 

@@ -8,6 +8,7 @@ from compendium import files
 from compendium.paths import EXECUTED, FIGURES, NOTEBOOKS, relative
 
 KERNEL = "python3"
+STYLED = re.compile(r"\bT_[0-9a-f]{5}(?=[_\"\s])")  # a styled table's own name, drawn anew each time
 ADDRESS = re.compile(r" at 0x[0-9a-f]{6,}")  # of an object in memory, as its repr may show it
 WIDGET = "application/vnd.jupyter.widget-view+json"  # a progress bar, by a random name that means nothing later
 
@@ -25,7 +26,7 @@ def normalise(notebook, renames: dict[str, str] | None = None):
     def settled(value):
         """A text, or all texts of an output that is JSON."""
         if isinstance(value, str):
-            return ADDRESS.sub(" at 0x0", renamed(value))
+            return STYLED.sub("T_0", ADDRESS.sub(" at 0x0", renamed(value)))
         if isinstance(value, dict):
             return {key: settled(item) for key, item in value.items()}
         return [settled(item) for item in value] if isinstance(value, list) else value

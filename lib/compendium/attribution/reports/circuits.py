@@ -31,7 +31,9 @@ def rank_correlation(results, ranks, METHODS, behaviours, seeds):
     for ax, (column, title) in zip(axes, panels.items(), strict=True):
         options = dict(x="task", y=column, hue="method", hue_order=METHODS, ax=ax)
         sns.barplot(named(ranks), errorbar=None, legend=ax is axes[1], **options)
-        sns.stripplot(named(ranks), dodge=True, palette=["k"] * len(METHODS), size=3, legend=False, **options)
+        sns.stripplot(
+            named(ranks), dodge=True, jitter=False, palette=["k"] * len(METHODS), size=3, legend=False, **options
+        )
         ax.set(xlabel="", ylabel="rank correlation with exact patching", title=title)
         ax.tick_params("x", rotation=15)
     sns.move_legend(axes[1], "center left", bbox_to_anchor=(1, 0.5), title=None)
