@@ -32,7 +32,7 @@ def diagonal(model, rows: list[facts.Row], *, batch: int = 16, progress: bool = 
     if not rows:
         raise ValueError("no rows to take the Fisher information on")
     layers = models.linear_layers(model)
-    tokens.check_packs(model, "rows", max(map(len, rows)))  # before the hooks, which count every pass
+    tokens.check_packs(model, "rows", max(map(len, rows), default=0))  # before the hooks, which count every pass
     total = {name: torch.zeros_like(layer.weight, dtype=torch.float32) for name, layer in layers.items()}
     inputs, seen = {}, set()
     wanted = [p for p in model.parameters() if p.requires_grad]
@@ -85,7 +85,7 @@ def second_moments(model, rows: list[facts.Row], *, batch: int = 16) -> dict[str
     if not rows:
         raise ValueError("no rows to take inputs from")
     layers = models.linear_layers(model)
-    tokens.check_packs(model, "rows", max(map(len, rows)))  # before the hooks, which count every pass
+    tokens.check_packs(model, "rows", max(map(len, rows), default=0))  # before the hooks, which count every pass
     total = {name: torch.zeros(layer.in_features, layer.in_features) for name, layer in layers.items()}
     real, seen = None, set()
 

@@ -53,7 +53,7 @@ def log_probs(model, rows: list[Row]) -> tuple[Tensor, Tensor]:
     """
     if not rows:
         raise ValueError("there are no rows to learn from: the set of facts to forget or to keep is empty")
-    tokens.check_packs(model, "rows", max(map(len, rows)))
+    tokens.check_packs(model, "rows", max(map(len, rows), default=0))
     sequences, used = [[]], 0
     for i, row in enumerate(rows):
         if sequences[-1] and used + len(row) > SEQUENCE:
@@ -88,7 +88,7 @@ def nll(model, rows: list[Row]) -> Tensor:
 
 def kl(model, reference: Reference, rows: list[Row]) -> Tensor:
     """Mean over answer tokens of KL(original || model), nats."""
-    tokens.check_packs(model, "rows", max(map(len, rows)))
+    tokens.check_packs(model, "rows", max(map(len, rows), default=0))
     inputs, positions, *_ = facts.pack(rows, model.dtype, model.device)
     with torch.no_grad():
         before = _next_tokens(reference.model, inputs, positions)
@@ -170,7 +170,7 @@ def rmu(
 
 def _stream(model, rows: list[Row], layer: int) -> Tensor:
     """(tokens, d): hidden state `layer` at every token of the rows."""
-    tokens.check_packs(model, "rows", max(map(len, rows)))
+    tokens.check_packs(model, "rows", max(map(len, rows), default=0))
     inputs, *_ = facts.pack(rows, model.dtype, model.device)
     real = torch.tensor([[i < len(row) for i in range(inputs["input_ids"].shape[1])] for row in rows])
     states = model.base_model(**inputs, use_cache=False, output_hidden_states=True).hidden_states
