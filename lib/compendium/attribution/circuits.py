@@ -17,7 +17,6 @@ from torch import Tensor
 
 from compendium.attribution.decoder import Decoder, Pairs, logit_difference, measure
 from compendium.attribution.graph import Graph
-from compendium.attribution.scores import CHUNK
 
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of all edges, as in MIB
 
@@ -125,7 +124,7 @@ def evaluate(
     if ablation not in ("corrupt", "zero", "mean") or (ablation == "mean") != (mean is not None):
         raise ValueError("ablation must be 'corrupt', 'zero', or 'mean' together with mean=mean_writes(...)")
     values = []
-    for chunk in pairs.chunks(CHUNK):
+    for chunk in decoder.chunks(pairs):
         past, clean = [], chunk.clean
         if ablation == "corrupt":
             past, clean, corrupt = decoder.prefix(chunk)  # where the prompts agree, so do circuit and corrupt run
@@ -173,7 +172,7 @@ def _ablated(decoder: Decoder, embedding: Tensor, past: list, mask: Tensor, base
 def mean_writes(decoder: Decoder, pairs: Pairs) -> Tensor:
     """Mean over pairs and positions of what every source writes on corrupt prompts: (sources, d)."""
     total = 0
-    for chunk in pairs.chunks(CHUNK):
+    for chunk in decoder.chunks(pairs):
         writes, _ = decoder.outputs(decoder.embed(chunk.corrupt))
         total = total + writes.sum((1, 2))
     return total / pairs.corrupt.numel()
@@ -183,7 +182,7 @@ def mean_writes(decoder: Decoder, pairs: Pairs) -> Tensor:
 def ends(decoder: Decoder, pairs: Pairs, metric=logit_difference) -> tuple[Tensor, Tensor]:
     """The metric of every pair on the whole model, on clean and on corrupt prompts: two (n,)."""
     clean, corrupt = [], []
-    for chunk in pairs.chunks(CHUNK):
+    for chunk in decoder.chunks(pairs):
         for tokens, found in ((chunk.clean, clean), (chunk.corrupt, corrupt)):
             found.append(measure(metric, decoder.logits(decoder.forward(decoder.embed(tokens))), chunk))
     return torch.cat(clean), torch.cat(corrupt)

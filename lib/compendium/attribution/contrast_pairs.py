@@ -19,7 +19,6 @@ import torch
 
 from compendium import facts, tokens
 from compendium.attribution.decoder import Decoder, Pairs, logit_difference, measure
-from compendium.attribution.scores import CHUNK
 
 NOUNS = (
     "key dog boy girl car book house tree bird cat teacher student doctor farmer worker singer painter driver author "
@@ -172,7 +171,7 @@ def pairs(task: str, tokenizer, *, split: str = "train", n: int = 100, seed: int
 def screen(decoder: Decoder, pairs: Pairs, metric=logit_difference) -> Pairs:
     """The pairs the model gets right: metric above zero on the clean prompt, and higher than on the corrupt one."""
     kept = []
-    for chunk in pairs.chunks(CHUNK):
+    for chunk in decoder.chunks(pairs):
         clean, corrupt = (
             measure(metric, decoder.logits(decoder.forward(decoder.embed(tokens))), chunk)
             for tokens in (chunk.clean, chunk.corrupt)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from compendium.attribution import memory as account
 from compendium.attribution import norms
 from compendium.attribution.fused import FAMILIES
 from compendium.attribution.graph import Graph
@@ -91,14 +92,17 @@ TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3, torch.bfloat16: 5e-2, tor
 
 
 class Decoder:
-    """A transformers decoder, laid open. Raises ValueError for an architecture it does not reproduce."""
+    """A transformers decoder, laid open. Raises ValueError for an architecture it does not reproduce.
+
+    memory: gigabytes that passes may take beside the weights; None: 20 pairs and 5 steps share a pass.
+    """
 
     @torch.no_grad()
-    def __init__(self, model):
+    def __init__(self, model, memory: float | None = None):
         name = type(model).__name__
         if name not in FAMILIES:
             raise ValueError(f"{name} is not supported: choose a model among {', '.join(FAMILIES)}")
-        self.model = model
+        self.model, self.memory = model, memory
         self.family = part = FAMILIES[name](model)
         self.head_dim, self.groups, self.d_model = part.head_dim, part.groups, part.d_model
         self.graph = Graph(len(part.layers), part.heads, part.parallel)
@@ -112,6 +116,17 @@ class Decoder:
         off = TOLERANCE.get(model.dtype, 5e-2)
         if not torch.allclose(ours, theirs, rtol=off, atol=off * float(theirs.abs().max())):
             raise ValueError(f"this {name} computes something that the written-out forward pass does not reproduce")
+
+    def at_once(self, pairs: Pairs, steps: int = 1) -> tuple[int, int]:
+        """How many pairs, and how many steps of interpolation of `steps`, share a pass within the memory allowed."""
+        same = (pairs.clean == pairs.corrupt).all(0).long().cumprod(0).sum().item()
+        tokens = max(1, pairs.clean.shape[1] - same)
+        steps = min(steps, account.STEPS)
+        return account.fit(account.Shape.of(self.model), tokens=tokens, gigabytes=self.memory, steps=steps)
+
+    def chunks(self, pairs: Pairs, steps: int = 1):
+        """The pairs in batches that fit the memory allowed."""
+        return pairs.chunks(self.at_once(pairs, steps)[0])
 
     def embed(self, tokens: Tensor, past: list | None = None) -> Tensor:
         """Embeddings of tokens that follow those of `past`."""

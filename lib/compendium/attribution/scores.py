@@ -29,8 +29,7 @@ from tqdm import tqdm
 from compendium.attribution import norms
 from compendium.attribution.decoder import Decoder, Pairs, logit_difference, measure
 
-STEPS_AT_ONCE = 5  # interpolation steps that share a forward and backward pass
-CHUNK = 20  # pairs to a batch: the differences of all sources of 20 six-token pairs take 80 MB
+BLOCK = 1 << 18  # columns of a product that are turned to float32 at once
 
 
 def eap(decoder: Decoder, pairs: Pairs, metric=logit_difference, *, progress: bool = False) -> Tensor:
@@ -51,7 +50,8 @@ def _attribute(decoder, pairs, metric, points, progress) -> Tensor:
     """Mean over `points` (0: corrupt embedding, 1: clean) of source differences times input gradients."""
     graph = decoder.graph
     total = torch.zeros(graph.n_sources, graph.n_destinations, device=decoder.model.device)
-    rounds = list(pairs.chunks(CHUNK))
+    _, at_once = decoder.at_once(pairs, len(points))
+    rounds = list(decoder.chunks(pairs, len(points)))
     for chunk in tqdm(rounds, desc="attributing", leave=False, disable=None if progress else True):
         n = len(chunk)
         past, *rest = decoder.prefix(chunk)
@@ -60,8 +60,8 @@ def _attribute(decoder, pairs, metric, points, progress) -> Tensor:
         difference = (writes[:, n:] - writes[:, :n]).flatten(1)  # (sources, n t d)
         del writes
         clean, corrupt = embeddings[:n], embeddings[n:]
-        for start in range(0, len(points), STEPS_AT_ONCE):
-            part = torch.tensor(points[start : start + STEPS_AT_ONCE], dtype=clean.dtype, device=clean.device)
+        for start in range(0, len(points), at_once):
+            part = torch.tensor(points[start : start + at_once], dtype=clean.dtype, device=clean.device)
             stream = corrupt + part.view(-1, 1, 1, 1) * (clean - corrupt)  # (steps, n, t, d)
             _add_products(decoder, chunk, metric, past, stream, difference, total)
     return total.div_(-len(points) * len(pairs)) * graph.possible.to(total.device)
@@ -105,7 +105,12 @@ def _add_products(decoder, pairs, metric, past, streams, difference, total) -> N
 def product(a: Tensor, b: Tensor) -> Tensor:
     """a @ b, added up in float32 at least."""
     high = torch.promote_types(a.dtype, torch.float32)
-    return a.to(high) @ b.to(high)
+    if a.dtype == high:
+        return a @ b
+    width, total = a.shape[1], 0
+    for i in range(0, width, BLOCK):  # never all of `a` twice
+        total = total + a[:, i : i + BLOCK].to(high) @ b[i : i + BLOCK].to(high)
+    return total
 
 
 class _frozen:
@@ -132,7 +137,7 @@ def information_flow(decoder: Decoder, pairs: Pairs, metric=None, *, progress: b
     """
     graph = decoder.graph
     total = torch.zeros(graph.n_sources, graph.n_destinations, device=decoder.model.device)
-    for chunk in tqdm(list(pairs.chunks(CHUNK)), desc="flow", leave=False, disable=None if progress else True):
+    for chunk in tqdm(list(decoder.chunks(pairs)), desc="flow", leave=False, disable=None if progress else True):
         writes, _ = decoder.outputs(decoder.embed(chunk.clean))
 
         def share(sources, writes=writes):
@@ -157,7 +162,7 @@ def patching(decoder: Decoder, pairs: Pairs, metric=logit_difference, *, progres
     """
     graph = decoder.graph
     falls = torch.zeros(graph.n_sources, device=decoder.model.device)
-    for chunk in pairs.chunks(CHUNK):
+    for chunk in decoder.chunks(pairs):
         n = len(chunk)
         past, *rest = decoder.prefix(chunk)
         writes, final = decoder.outputs(decoder.embed(torch.cat(rest), past), past)
@@ -192,7 +197,7 @@ def node_scores(scores: Tensor) -> Tensor:
 def magnitude(decoder: Decoder, pairs: Pairs, metric=None, *, progress: bool = False) -> Tensor:
     """Control: how much a source's output differs between the prompts (L2), whatever reads it. `metric` is ignored."""
     total = torch.zeros(decoder.graph.n_sources, device=decoder.model.device)
-    for chunk in pairs.chunks(CHUNK):
+    for chunk in decoder.chunks(pairs):
         n = len(chunk)
         writes, _ = decoder.outputs(decoder.embed(torch.cat([chunk.clean, chunk.corrupt])))
         total += (writes[:, n:] - writes[:, :n]).norm(dim=-1).mean(2).sum(1)

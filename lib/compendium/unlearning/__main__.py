@@ -31,7 +31,14 @@ def audit(given) -> None:
 
     if strange := set(given.formats) - set(formats.FORMATS):
         raise ValueError(f"unknown format {min(strange)!r}: choose among {', '.join(formats.FORMATS)}")
-    options = {"out": given.out, "device": given.device, "threads": given.threads, "stored": given.formats}
+    options = {
+        "out": given.out,
+        "device": given.device,
+        "dtype": given.dtype,
+        "memory": given.memory,
+        "threads": given.threads,
+        "stored": given.formats,
+    }
     found = audit.run(given.base, given.edited, given.facts, **options)
     if None in found["properties"].values():
         sys.exit(audit.UNJUDGED)
@@ -47,6 +54,8 @@ def main(argv=None) -> None:
     command.add_argument("--facts", required=True, help="CSV of the facts to forget: relation, subject, object, domain")
     command.add_argument("--out", help="folder for audit.json and audit.png")
     command.add_argument("--device", default="cpu")
+    command.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16")
+    command.add_argument("--memory", type=float, help="gigabytes that attribution may take beside the weights")
     command.add_argument("--threads", type=settings.positive, default=2)
     command.add_argument("--formats", nargs="+", default=["nf4"], help="storage formats to ask in")
     command.set_defaults(do=audit)

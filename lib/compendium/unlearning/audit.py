@@ -71,12 +71,14 @@ def judged(
     n_retain: int = 100,
     n_pairs: int = 20,
     ig_steps: int = 5,
+    memory: float | None = None,
     seed: int = 0,
 ) -> Iterator[dict]:
     """Yield the findings, one dict that grows, each time that a property has been judged or cannot be.
 
     table: facts to forget (columns of `facts.load`). stored: formats. n_retain: facts to keep that are tried, half of
-    them of the same relations; those the base model knows are asked. n_pairs: facts that attribution looks at.
+    them of the same relations; those the base model knows are asked. n_pairs: facts that
+    attribution looks at. memory: gigabytes that it may take beside the weights.
     `properties`: whether each holds, None where it is not judged, and why not in `not judged`, by property, or by
     property and format. Raises ValueError as `check` does, for a format or number that cannot be, and when the base
     model knows none of the facts.
@@ -103,7 +105,7 @@ def judged(
         "not judged": dict.fromkeys(PROPERTIES, AHEAD),
     }
     with _noted(found, "changed inside"):  # what cannot be read is said first, not last
-        inside = _Inside(base, edited, tokenizer, known, n_pairs, seed)
+        inside = _Inside(base, edited, tokenizer, known, n_pairs, seed, memory)
 
     def correct(model, label: str):
         """Share of right answers fact by fact: the two wordings of a fact are no independent evidence."""
@@ -177,8 +179,8 @@ class _Inside:
     Raises ValueError for a model whose forward pass `Decoder` does not reproduce, and for too few pairs.
     """
 
-    def __init__(self, base, edited, tokenizer, known: pd.DataFrame, n_pairs: int, seed: int):
-        self.decoders = [Decoder(model.requires_grad_(False)) for model in (base, edited)]
+    def __init__(self, base, edited, tokenizer, known: pd.DataFrame, n_pairs: int, seed: int, memory):
+        self.decoders = [Decoder(model.requires_grad_(False), memory) for model in (base, edited)]
         groups = [part.iloc[:n_pairs] for _, part in known.groupby("relation", sort=False)]
         pairs, reason = [], None
         for part in groups:
@@ -275,7 +277,7 @@ def place(out) -> Path:
     return out
 
 
-def run(base: str, edited: str, path: str, *, out: str | None = None, device="cpu", **options) -> dict:
+def run(base: str, edited: str, path: str, *, out: str | None = None, device="cpu", dtype="float32", **options) -> dict:
     """Load, audit, print, and write audit.json and audit.png into `out`, anew whenever a property has been judged.
     Hub ids are written owner/model@commit."""
     import matplotlib.pyplot as plt
@@ -287,7 +289,7 @@ def run(base: str, edited: str, path: str, *, out: str | None = None, device="cp
     for label, name in (("base", base), ("edited", edited)):
         try:
             name, _, revision = (name, "", "") if Path(name).is_dir() else name.partition("@")
-            sources[label] = models.load(name, revision=revision or None, device=device)
+            sources[label] = models.load(name, revision=revision or None, dtype=dtype, device=device)
         except models.ModelError as error:
             raise ValueError(f"the {label} checkpoint: {error}") from None
     (model, tokenizer), (other, _) = sources["base"], sources["edited"]

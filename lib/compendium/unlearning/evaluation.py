@@ -30,16 +30,18 @@ def load(
     model_name: str = "embedded",
     revision=None,
     device: str = "cpu",
+    dtype: str = "float32",
+    memory: float | None = None,
     threads: int = 1,
     fisher_rows: int = 96,
     ig_steps: int = 5,
     **limits,
 ) -> Subject:
-    """A model and what it should forget. fisher_rows, ig_steps: of `Subject`; limits: of `forget_set`."""
+    """A model and what it should forget. fisher_rows, ig_steps, memory: of `Subject`; limits: of `forget_set`."""
     models.set_threads(threads)
-    model, tokenizer = models.load(model_name, revision=revision, device=device)
+    model, tokenizer = models.load(model_name, revision=revision, dtype=dtype, device=device)
     found = forget_set.domain(model, tokenizer, relation, domain, seed=seed, **limits)
-    return Subject(model, tokenizer, found, seed, fisher_rows, ig_steps)
+    return Subject(model, tokenizer, found, seed, fisher_rows, ig_steps, memory)
 
 
 @functools.lru_cache(maxsize=1)  # one subject a process: its caches serve all methods that run there

@@ -19,19 +19,35 @@ from torch import Tensor
 from tqdm import tqdm
 
 from compendium import facts, models, tokens
+from compendium.attribution import memory as account
 
 ROUNDING = 1e-9  # share of a second moment that float32 cannot tell from nothing
 
 
-def diagonal(model, rows: list[facts.Row], *, batch: int = 16, progress: bool = False) -> dict[str, Tensor]:
+def diagonal(
+    model, rows: list[facts.Row], *, batch: int = 16, memory: float | None = None, progress: bool = False
+) -> dict[str, Tensor]:
     """Mean over rows of the squared gradient of the answer's log-probability, for every linear layer.
 
     rows: one option each, the answer (log-probabilities are summed over its tokens). Returns float32 tensors shaped
-    like the weights. Raises ValueError for no rows.
+    like the weights. memory: gigabytes that it may take beside the weights; fewer layers then share a pass, rows of a
+    batch are squared one by one, and the result lies on the CPU. Raises ValueError for no rows.
     """
     if not rows:
         raise ValueError("no rows to take the Fisher information on")
     layers = models.linear_layers(model)
+    if memory is None:
+        return _diagonal(model, rows, layers, batch, progress, at_once=batch)
+    largest = max(layer.weight.numel() for layer in layers.values()) * 4e-9  # of one row, before it is squared
+    found = {}
+    for names in account.groups({name: 4 * layer.weight.numel() for name, layer in layers.items()}, memory - largest):
+        part = _diagonal(model, rows, {name: layers[name] for name in names}, batch, progress, at_once=1)
+        found |= {name: value.cpu() for name, value in part.items()}
+    return found
+
+
+def _diagonal(model, rows, layers, batch: int, progress: bool, at_once: int) -> dict[str, Tensor]:
+    """As `diagonal`, of some layers, with `at_once` rows' gradients of a layer at a time."""
     tokens.check_packs(model, "rows", max(map(len, rows), default=0))  # before the hooks, which count every pass
     total = {name: torch.zeros_like(layer.weight, dtype=torch.float32) for name, layer in layers.items()}
     inputs, seen = {}, set()
@@ -49,8 +65,9 @@ def diagonal(model, rows: list[facts.Row], *, batch: int = 16, progress: bool = 
         return hook
 
     def backward(name, gradient):
-        by_row = torch.einsum("nto,nti->noi", gradient.float(), inputs.pop(name).float())
-        total[name] += by_row.square_().sum(0)
+        for back, into in zip(gradient.split(at_once), inputs.pop(name).split(at_once), strict=True):
+            by_row = torch.einsum("nto,nti->noi", back.float(), into.float())
+            total[name] += by_row.square_().sum(0)
         seen.add(name)
 
     def begin(_, args, output):

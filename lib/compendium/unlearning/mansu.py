@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from compendium import edits, facts, models
+from compendium.attribution import memory as account
 from compendium.attribution.decoder import Decoder
 from compendium.unlearning import fisher_information, magnitude_floor
 
@@ -42,15 +43,29 @@ def circuit(decoder: Decoder, scores: Tensor, share: float) -> Tensor:
     return kept
 
 
-def gradient(model, rows: list[facts.Row], *, batch: int = 32) -> dict[str, Tensor]:
-    """Gradient of the rows' mean answer log-probability (summed over tokens), for every linear layer's weight. Raises
-    ValueError for no rows."""
+def gradient(model, rows: list[facts.Row], *, batch: int = 32, memory: float | None = None) -> dict[str, Tensor]:
+    """Gradient of the rows' mean answer log-probability (summed over tokens), for every linear layer's weight, float32.
+
+    memory: gigabytes that gradients may take at once; fewer layers then share a pass, and the result lies on the CPU.
+    Raises ValueError for no rows."""
     if not rows:
         raise ValueError("no rows to take a gradient on: the set of facts is empty")
     weights = {name: layer.weight for name, layer in models.linear_layers(model).items()}
+    sizes = {name: weight.numel() * (4 + weight.element_size()) for name, weight in weights.items()}
+    parts = account.groups(sizes, memory)
+    if len(parts) == 1:
+        return _gradient(model, rows, weights, batch)
+    found = {}
+    for names in parts:
+        part = _gradient(model, rows, {name: weights[name] for name in names}, batch)
+        found |= {name: value.cpu() for name, value in part.items()}
+    return found
+
+
+def _gradient(model, rows, weights: dict[str, Tensor], batch: int) -> dict[str, Tensor]:
     wanted = [p for p in model.parameters() if p.requires_grad]
     model.requires_grad_(False)
-    total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    total = {name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in weights.items()}
     for weight in weights.values():
         weight.requires_grad_(True)
     try:

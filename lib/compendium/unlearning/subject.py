@@ -23,6 +23,7 @@ class Subject:
     seed: int = 0
     fisher_rows: int = 96
     ig_steps: int = 5
+    memory: float | None = None  # gigabytes beside the weights, for attribution and for gradients
 
     @cached_property
     def rows(self) -> tuple[list[facts.Row], list[facts.Row]]:
@@ -48,7 +49,7 @@ class Subject:
 
     @cached_property
     def decoder(self) -> Decoder:
-        return Decoder(self.model.requires_grad_(False))
+        return Decoder(self.model.requires_grad_(False), self.memory)
 
     @cached_property
     def pairs(self) -> list:
@@ -61,13 +62,13 @@ class Subject:
 
     @cached_property
     def slope(self) -> dict[str, Tensor]:
-        return mansu.gradient(self.model, self.rows[0])
+        return mansu.gradient(self.model, self.rows[0], memory=self.memory)
 
     @cached_property
     def fisher(self) -> dict[str, Tensor]:
         kept = self.rows[1]
         chosen = np.random.default_rng(self.seed).permutation(len(kept))[: self.fisher_rows]
-        return fisher_information.diagonal(self.model, [kept[i] for i in chosen])
+        return fisher_information.diagonal(self.model, [kept[i] for i in chosen], memory=self.memory)
 
     @cached_property
     def projectors(self) -> dict[str, Tensor]:

@@ -53,11 +53,19 @@ class Prepared:
     paragraphs: list[tuple[int, ...]]
 
 
-def load(model_name: str = "embedded", *, revision=None, device: str = "cpu", threads: int = 1):
+def load(
+    model_name: str = "embedded",
+    *,
+    revision=None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    memory: float | None = None,
+    threads: int = 1,
+):
     """(decoder, tokenizer) of a frozen model, on `threads` threads."""
     models.set_threads(threads)
-    model, tokenizer = models.load(model_name, revision=revision, device=device)
-    return Decoder(model.requires_grad_(False)), tokenizer
+    model, tokenizer = models.load(model_name, revision=revision, dtype=dtype, device=device)
+    return Decoder(model.requires_grad_(False), memory), tokenizer
 
 
 def prepare(targets: list[str], seed: int, *, n_pairs: int, ig_steps: int, per_kind: int, **source) -> Prepared:

@@ -50,6 +50,8 @@ def one(
     model_name: str = "embedded",
     revision: str | None = None,
     device: str = "cpu",
+    dtype: str = "float32",
+    memory: float | None = None,
     threads: int = 1,
 ) -> dict[str, pd.DataFrame]:
     """Scores of one behaviour and sample of pairs by every method, and what they are worth.
@@ -61,9 +63,9 @@ def one(
     source) and `edges` (the top 1 % by EAP-IG: numbers of source and destination, score).
     """
     models.set_threads(threads)
-    model, tokenizer = models.load(model_name, revision=revision, device=device)
+    model, tokenizer = models.load(model_name, revision=revision, dtype=dtype, device=device)
     model.requires_grad_(False)
-    decoder = Decoder(model)
+    decoder = Decoder(model, memory)
     graph = decoder.graph
     pairs, held_out = (sample(decoder, tokenizer, task, split, seed, n_pairs) for split in contrast_pairs.SPLITS)
     key = {"task": task, "seed": seed}
@@ -132,12 +134,14 @@ def planned(
     model_name: str = "embedded",
     revision: str | None = None,
     device: str = "cpu",
+    dtype: str = "float32",
+    memory: float | None = None,
 ) -> list[dict]:
     """The arguments of `one` for every behaviour and seed. Raises ValueError for a behaviour that is unknown."""
     if strange := set(behaviours) - set(contrast_pairs.TASKS):
         raise ValueError(f"unknown behaviour {min(strange)!r}: choose among {', '.join(contrast_pairs.TASKS)}")
     same = {"n_pairs": n_pairs, "steps": steps, "steps_tried": steps_tried, "shares": shares}
-    same |= {"model_name": model_name, "revision": revision, "device": device}
+    same |= {"model_name": model_name, "revision": revision, "device": device, "dtype": dtype, "memory": memory}
     return [{"task": task, "seed": seed, **same} for task in behaviours for seed in seeds]
 
 

@@ -115,6 +115,8 @@ def planned(
     model_name: str = "embedded",
     revision: str | None = None,
     device: str = "cpu",
+    dtype: str = "float32",
+    memory: float | None = None,
 ) -> list[dict]:
     """The arguments of `one` for every unit: the untouched model, every method on every category, and OURS for two.
 
@@ -128,7 +130,7 @@ def planned(
         raise ValueError(f"unknown category {strange[0]!r}: choose among {', '.join(prompt_sets.categories())}")
     if not categories or OURS not in methods:
         raise ValueError(f"give at least one category, and {OURS!r} among the methods: the others are its rivals")
-    source = {"model_name": model_name, "revision": revision, "device": device}
+    source = {"model_name": model_name, "revision": revision, "device": device, "dtype": dtype, "memory": memory}
     same = {"circuit": {"n_pairs": n_pairs, "ig_steps": ig_steps, "per_kind": per_kind}, "training": training}
     same |= {"others": others, "n_facts": n_facts, "n_prose": n_prose, "source": source}
     by_method = [

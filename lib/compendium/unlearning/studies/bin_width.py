@@ -21,12 +21,14 @@ UNTOUCHED = "none"  # the objective of the unit that trains nothing
 
 
 @cache
-def subject(model_name: str, revision: str | None, device: str, relation: str, domain: str, used: int, asked: int):
+def subject(
+    model_name: str, revision: str | None, device: str, dtype: str, relation: str, domain: str, used: int, asked: int
+):
     """(known facts to forget, to keep, questions to ask, boundary density of the model's weights).
 
     used: facts of the relation, at random; 0: all. asked: questions of either kind.
     """
-    model, tokenizer = models.load(model_name, revision=revision, device=device)
+    model, tokenizer = models.load(model_name, revision=revision, dtype=dtype, device=device)
     table = facts.load().query("relation == @relation")
     if used:
         table = table.sample(used, random_state=0)
@@ -55,7 +57,7 @@ def one(
     `answers` (per question and weights, float32 or nf4) and, for the untouched model, `facts` (numbers of facts)."""
     models.set_threads(threads)
     forget, retain, asked, density = subject(**of)
-    model, tokenizer = models.load(of["model_name"], revision=of["revision"], device=of["device"])
+    model, tokenizer = models.load(of["model_name"], revision=of["revision"], dtype=of["dtype"], device=of["device"])
     same = {"objective": objective + (" + LoRA" if lora_rank else ""), "learning_rate": learning_rate, "seed": seed}
     made = {}
     if objective == UNTOUCHED:
@@ -94,13 +96,14 @@ def planned(
     model_name: str = "embedded",
     revision: str | None = None,
     device: str = "cpu",
+    dtype: str = "float32",
 ) -> list[dict]:
     """The arguments of `one`, the untouched model first. lora_rank: 0 leaves the run with adapters out. Raises
     ValueError for an objective that is unknown."""
     if strange := set(objectives) - set(OBJECTIVES):
         raise ValueError(f"unknown objective {min(strange)!r}: choose among {', '.join(OBJECTIVES)}")
-    of = {"model_name": model_name, "revision": revision, "device": device, "relation": relation, "domain": domain}
-    of |= {"used": facts_used, "asked": questions_asked}
+    of = {"model_name": model_name, "revision": revision, "device": device, "dtype": dtype}
+    of |= {"relation": relation, "domain": domain, "used": facts_used, "asked": questions_asked}
     same = {"steps": steps, "look_at": look_at, "batch": batch, "of": of}
     tried = [(UNTOUCHED, 0.0, 0, 0)]
     tried += [(o, rate, 0, seed) for o in objectives for rate in learning_rates for seed in seeds]
