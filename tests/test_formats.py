@@ -254,3 +254,24 @@ def test_steering_no_layer_or_one_that_is_not_there_is_refused(tiny, layers):
         pass
     with pytest.raises(ValueError, match="does not fit"), steering.steered(tiny, torch.ones(3, 64), [0], 1.0):
         pass
+
+
+@pytest.mark.parametrize(
+    ("width", "mlp", "fmt", "message"),
+    [
+        (40, 64, "q4_0", r"q_proj: q4_0 stores rows in blocks of 32, and \(40, 40\) is no multiple"),
+        (36, 33, "nf4", r"q_proj: nf4 stores blocks of 64 weights, and \(36, 36\)"),
+        (64, 33, "q8_0", r"down_proj: q8_0 stores rows in blocks of 32, and \(64, 33\)"),
+    ],
+)
+def test_a_shape_that_a_format_cannot_hold_is_named_before_any_work(width, mlp, fmt, message, monkeypatch):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = dict(vocab_size=61, hidden_size=width, intermediate_size=mlp, num_hidden_layers=2, num_attention_heads=2)
+    model = LlamaForCausalLM(LlamaConfig(**sizes))
+    monkeypatch.setattr(formats, "roundtrip", lambda *_: pytest.fail("work began"))
+    with pytest.raises(ValueError, match=message), formats.quantised(model, fmt):
+        pass
+    formats.storable(model, "int8")
+    with pytest.raises(ValueError, match="unknown format 'q9'"):
+        formats.storable(model, "q9")

@@ -158,3 +158,26 @@ def test_4_bit_storage_changes_every_layer_of_gpt2(gpt2):
         with formats.quantised(model, fmt):
             for name, layer in models.linear_layers(model).items():
                 assert not torch.equal(layer.weight, before[name]), (fmt, name)
+
+
+def test_sharded_safetensors_load(gpt2, embedded, tmp_path):
+    gpt2.save_pretrained(tmp_path, max_shard_size="40KB")
+    embedded[1].save_pretrained(tmp_path)
+    assert len(list(tmp_path.glob("*.safetensors"))) > 2
+    loaded, _ = models.load(str(tmp_path))
+    for name, weight in gpt2.state_dict().items():
+        found = loaded.state_dict()[name]
+        assert torch.equal(found if found.shape == weight.shape else found.T, weight), name
+
+
+def test_a_pickle_is_never_opened(gpt2, embedded, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "opened"),)
+
+    gpt2.config.save_pretrained(tmp_path)
+    embedded[1].save_pretrained(tmp_path)
+    torch.save({"x": Trap()}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(models.ModelError, match="safetensors"):
+        models.load(str(tmp_path))
+    assert not (tmp_path / "opened").exists()

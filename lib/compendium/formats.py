@@ -104,6 +104,18 @@ def roundtrip(weight: Tensor, fmt: str) -> Tensor:
     return stored
 
 
+def storable(model, fmt: str) -> None:
+    """Raise ValueError naming the first linear layer whose shape `fmt` cannot hold, before any is stored."""
+    if fmt not in FORMATS:
+        raise ValueError(f"unknown format {fmt!r}: choose one of {', '.join(FORMATS)}")
+    for name, layer in linear_layers(model).items():
+        shape = tuple(layer.weight.shape)
+        if fmt in ("nf4", "fp4") and layer.weight.numel() % BLOCK_4BIT:
+            raise ValueError(f"{name}: {fmt} stores blocks of {BLOCK_4BIT} weights, and {shape} is no multiple of that")
+        if fmt.startswith("q") and shape[-1] % BLOCK_GGUF:
+            raise ValueError(f"{name}: {fmt} stores rows in blocks of {BLOCK_GGUF}, and {shape} is no multiple of that")
+
+
 @contextmanager
 def quantised(model, fmt: str, progress: bool = False):
     """Within the block, every linear layer of `model` (not the head) holds its weights as `fmt` would; then undone.
@@ -112,6 +124,7 @@ def quantised(model, fmt: str, progress: bool = False):
     and as `models.linear_layers` for a model that is not made of linear layers: none is ever left as it was in silence.
     """
     layers = linear_layers(model)
+    storable(model, fmt)
     kept = {}
     try:
         for name, layer in tqdm(layers.items(), desc=fmt, leave=False, disable=None if progress else True):

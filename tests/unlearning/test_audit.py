@@ -114,7 +114,7 @@ def command_of(embedded, europe, tmp_path, monkeypatch):
     """The command on the embedded model and itself, few questions; returns its exit status and what it wrote."""
     load, judged = models.load, audit.judged
     monkeypatch.setattr(models, "load", lambda name, **o: embedded if name == "embedded" else load(name, **o))
-    monkeypatch.setattr(audit, "judged", lambda *models, stored: judged(*models, **SMALL))
+    monkeypatch.setattr(audit, "judged", lambda *models, **_: judged(*models, **SMALL))
 
     def run(n: int, out="audit"):
         europe.iloc[:n].to_csv(tmp_path / "facts.csv", index=False)
@@ -151,14 +151,35 @@ def test_one_fact_is_judged_as_far_as_it_goes(command_of, tmp_path, capsys):
     assert "1 of 4 properties not judged: changed inside" in said
 
 
-def test_a_model_whose_inside_cannot_be_read_is_judged_from_outside(embedded, europe, monkeypatch):
+def test_the_inside_of_a_model_that_is_not_laid_open_is_read_by_its_nodes(embedded, europe, monkeypatch):
     model, tokenizer = embedded
     other = type("OtherForCausalLM", (type(model),), {})
     edited = copy.deepcopy(model)
     for one in (model, edited):
         monkeypatch.setattr(one, "__class__", other)
     steps = [copy.deepcopy(found) for found in audit.judged(model, edited, tokenizer, europe, **SMALL)]
-    assert "OtherForCausalLM is not supported" in steps[0]["not judged"]["changed inside"], "said first, not last"
+    assert "OtherForCausalLM is not supported" in steps[0]["inside read by"], "said first, not last"
+    assert [steps[-1]["properties"][name] for name in NAMES] == [False, True, True, False]
+    monkeypatch.setattr(model, "__class__", other.__mro__[1])
+    laid_open = audit.audit(model, model, tokenizer, europe, **SMALL)
+    floor = "CAD cosine, noise floor"
+    assert laid_open["inside read by"] == "edges"
+    assert steps[-1]["measured"][floor] == pytest.approx(laid_open["measured"][floor], rel=1e-2)
+
+
+def test_a_model_whose_inside_cannot_be_read_is_judged_from_outside(embedded, europe, monkeypatch):
+    model, tokenizer = embedded
+    other = type("OtherForCausalLM", (type(model),), {})
+    edited = copy.deepcopy(model)
+    for one in (model, edited):
+        monkeypatch.setattr(one, "__class__", other)
+
+    def refused(model):
+        raise ValueError("the blocks of this OtherForCausalLM are not found")
+
+    monkeypatch.setattr(audit, "Nodes", refused)
+    steps = [copy.deepcopy(found) for found in audit.judged(model, edited, tokenizer, europe, **SMALL)]
+    assert "OtherForCausalLM are not found" in steps[0]["not judged"]["changed inside"], "said first, not last"
     assert [steps[-1]["properties"][name] for name in NAMES] == [False, True, True, None]
     assert steps[0]["properties"]["retained"] is None
     assert steps[0]["not judged"]["retained"] == audit.AHEAD

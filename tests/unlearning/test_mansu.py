@@ -318,8 +318,18 @@ def test_methods_that_name_a_part_of_the_model_find_it_or_say_so(subject):
         None,
         None,
     )
-    with pytest.raises(ValueError, match=r"block 0 of this GPTNeoXForCausalLM has no linear layer mlp\.down_proj"):
-        methods.masks("RMU", other, {"options": {"layer": 3}})
+    found = methods.masks("RMU", other, {"options": {"layer": 3}})
+    assert list(found) == [f"gpt_neox.layers.{i}.mlp.dense_4h_to_h.weight" for i in (0, 1, 2)]
     assert {name.split(".")[2] for name in methods.masks("last block", other, {})} == {"2"}
     with pytest.raises(ValueError, match="no rows"):
         mansu.gradient(subject.model, [])
+
+
+def test_gradients_and_fisher_information_do_not_depend_on_memory(subject):
+    rows = subject.rows[0][:5]
+    sizes = [layer.weight.numel() for layer in models.linear_layers(subject.model).values()]
+    for made in (mansu.gradient, fisher_information.diagonal):
+        whole, cut = made(subject.model, rows), made(subject.model, rows, memory=9 * max(sizes) * 1e-9)
+        assert list(whole) == list(cut)
+        for name, value in whole.items():
+            torch.testing.assert_close(cut[name], value, rtol=1e-4, atol=1e-8)

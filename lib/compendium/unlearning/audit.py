@@ -22,6 +22,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ import torch
 
 from compendium import facts, files, formats, models, stats
 from compendium.attribution.decoder import Decoder
+from compendium.attribution.nodes import Nodes
 from compendium.unlearning import audit_report, cad, code_flips, forget_set, mansu, probing
 
 RETAIN = 0.03  # of accuracy: how much of what should be kept may be lost, or of what should be gone come back
@@ -104,8 +106,14 @@ def judged(
         "facts": {"to forget": len(known), "to keep": len(keep), "questions": sum(map(len, asked.values()))},
         "not judged": dict.fromkeys(PROPERTIES, AHEAD),
     }
-    with _noted(found, "changed inside"):  # what cannot be read is said first, not last
+    holds = []  # what cannot be stored or read is said first, not last
+    for fmt in stored:
+        with _noted(found, f"permanent, {fmt}"):
+            formats.storable(base, fmt)
+            holds.append(fmt)
+    with _noted(found, "changed inside"):
         inside = _Inside(base, edited, tokenizer, known, n_pairs, seed, memory)
+        found["inside read by"] = inside.how
 
     def correct(model, label: str):
         """Share of right answers fact by fact: the two wordings of a fact are no independent evidence."""
@@ -144,7 +152,7 @@ def judged(
                 {"mean bin width / mean update": moved["ratio_mean_gap"], "codes that flip in NF4": moved["flips"]},
             )
     kept = []
-    for fmt in stored:
+    for fmt in holds:
         with _noted(found, f"permanent, {fmt}"):
             with formats.quantised(base, fmt):
                 alike = correct(base, f"base, stored in {fmt},")
@@ -176,11 +184,18 @@ def judged(
 class _Inside:
     """What attribution reads of both models: contrast pairs of the known facts, in folds.
 
-    Raises ValueError for a model whose forward pass `Decoder` does not reproduce, and for too few pairs.
+    Heads and MLPs of a model that `Decoder` does not lay open are reached by hooks; `how` says so, and why. Raises
+    ValueError where they are not found either, and for too few pairs.
     """
 
     def __init__(self, base, edited, tokenizer, known: pd.DataFrame, n_pairs: int, seed: int, memory):
-        self.decoders = [Decoder(model.requires_grad_(False), memory) for model in (base, edited)]
+        both = [model.requires_grad_(False) for model in (base, edited)]
+        self.how = "edges"
+        try:
+            self.readers = [Decoder(model, memory) for model in both]
+        except ValueError as error:
+            self.readers = [Nodes(model) for model in both]
+            self.how = f"nodes, by hooks: {error}"
         groups = [part.iloc[:n_pairs] for _, part in known.groupby("relation", sort=False)]
         pairs, reason = [], None
         for part in groups:
@@ -200,15 +215,17 @@ class _Inside:
         folds = self.folds
         sizes = torch.tensor([sum(map(len, fold)) for fold in folds])
         old, new = (
-            torch.stack([probing.attribute(decoder, fold, steps=ig_steps).sum(1).cpu() for fold in folds])
-            for decoder in self.decoders
+            torch.stack([probing.node_scores(reader, fold, steps=ig_steps).cpu() for fold in folds])
+            for reader in self.readers
         )
 
         def mean(scores, fold):
             return (scores[fold] * sizes[fold, None]).sum(0) / sizes[fold].sum()
 
         every, number = torch.ones(len(folds), dtype=torch.bool), torch.arange(len(folds))
-        circuit = mansu.circuit(self.decoders[0], mean(old, every), CIRCUIT)
+        reader = self.readers[0]
+        chosen = reader.circuit if isinstance(reader, Nodes) else partial(mansu.circuit, reader)
+        circuit = chosen(mean(old, every), CIRCUIT)
         divergence = cad.divergence(mean(old, every), mean(new, every), circuit)
         left_out = [cad.divergence(mean(old, number != i), mean(new, number != i), circuit)["cosine"] for i in number]
         spread = 2 * math.sqrt((len(folds) - 1) * float(np.var(left_out)))  # jackknife over folds, two standard errors

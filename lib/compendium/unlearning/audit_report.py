@@ -45,6 +45,8 @@ def summary(found: dict) -> str:
     for name, value in found["measured"].items():
         low, high = found["intervals"].get(name, (None, None))
         lines.append(f"  {name:32} {value:9.4g}" + (f"   [{low:.3g}, {high:.3g}]" if low is not None else ""))
+    if "inside read by" in found:
+        lines.append(f"  {'inside read by':32} {found['inside read by']}")
     lines += [f"  {name:32} not judged: {reason}" for name, reason in reasons.items()]
     if missing := [name for name, holds in found["properties"].items() if holds is None]:
         lines.append(f"{len(missing)} of {len(found['properties'])} properties not judged: {', '.join(missing)}")

@@ -109,7 +109,7 @@ METHODS = {
     "NPO": Method("npo"),
     "NPO + KL": Method("npo", {"keep": "kl"}),
     "SimNPO": Method("simnpo", SIMNPO),
-    "RMU": Method("rmu", {"layer": 7, "scale": 20.0, "alpha": 10.0}, places.down_projections),
+    "RMU": Method("rmu", {"layer": 7, "scale": 20.0, "alpha": 10.0}, places.mlp_outputs),
     "task vector": Method("learn", finish=subtracted),
     "LoRA": Method("npo", where=places.adapters),
     "SURE": Method("npo", where=places.strongest_rows),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from compendium import edits
-from compendium.attribution import circuits
+from compendium.attribution import circuits, nodes
 from compendium.unlearning import mansu
 from compendium.unlearning.subject import Subject
 
@@ -26,39 +26,30 @@ def adapters(subject: Subject, settings: dict) -> None:
     """Low-rank adapters on all linear layers."""
 
 
-def blocks_of(model):
-    """The model's blocks, in order. Raises ValueError where they are not found."""
-    blocks = getattr(model.get_decoder(), "layers", None)
-    if not isinstance(blocks, torch.nn.ModuleList) or not len(blocks):
-        raise ValueError(f"the blocks of this {type(model).__name__} are not found: choose a model such as Llama")
-    return blocks
-
-
 def last_block(subject: Subject, settings: dict) -> Masks:
     """All linear weights of the last block."""
-    last = {id(weight) for weight in blocks_of(subject.model)[-1].parameters()}
+    last = {id(weight) for weight in nodes.blocks(subject.model)[-1].parameters()}
     weights = dict(subject.model.named_parameters())
     return {name: mask for name, mask in edits.everywhere(subject.model).items() if id(weights[name]) in last}
 
 
-def down_projections(subject: Subject, settings: dict) -> Masks:
+def mlp_outputs(subject: Subject, settings: dict) -> Masks:
     """The weights with which the MLPs of the three blocks up to hidden state `options.layer` write to the stream."""
     model, layer = subject.model, settings["options"]["layer"]
-    blocks = blocks_of(model)
-    if not 1 <= layer <= len(blocks):
-        raise ValueError(f"RMU's layer is {layer}: it must be from 1 to {len(blocks)}, the blocks of this model")
+    found = nodes.parts(model)
+    if not 1 <= layer <= len(found):
+        raise ValueError(f"RMU's layer is {layer}: it must be from 1 to {len(found)}, the blocks of this model")
     names, everywhere = {id(weight): name for name, weight in model.named_parameters()}, edits.everywhere(model)
-    found = {}
-    for i in range(max(0, layer - 3), layer):
-        part = getattr(getattr(blocks[i], "mlp", None), "down_proj", None)
-        if not isinstance(part, torch.nn.Linear):
+    masks = {}
+    for i, (_, part) in list(enumerate(found))[max(0, layer - 3) : layer]:
+        if part is None or not isinstance(part.module, torch.nn.Linear):
             raise ValueError(
-                f"block {i} of this {type(model).__name__} has no linear layer mlp.down_proj for RMU to train: choose "
-                "a model such as Llama, Mistral or Qwen2"
+                f"block {i} of this {type(model).__name__} has no linear layer with which an MLP writes to the stream, "
+                "for RMU to train: choose a model without mixtures of experts"
             )
-        name = names[id(part.weight)]
-        found[name] = everywhere[name]
-    return found
+        name = names[id(part.module.weight)]
+        masks[name] = everywhere[name]
+    return masks
 
 
 def strongest_rows(subject: Subject, settings: dict) -> Masks:

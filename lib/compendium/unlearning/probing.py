@@ -14,6 +14,7 @@ from torch import Tensor
 from compendium import edits, facts, tokens
 from compendium.attribution import scores
 from compendium.attribution.decoder import Decoder, Pairs
+from compendium.attribution.nodes import Nodes
 from compendium.unlearning import forget_set, objectives
 
 
@@ -53,6 +54,14 @@ def attribute(decoder: Decoder, pairs: list[Pairs], *, steps: int = 5) -> Tensor
     """EAP-IG edge scores (sources, destinations), averaged over all pairs."""
     count = sum(map(len, pairs))
     return sum(scores.eap_ig(decoder, part, steps=steps) * (len(part) / count) for part in pairs)
+
+
+def node_scores(reader: Decoder | Nodes, pairs: list[Pairs], *, steps: int = 5) -> Tensor:
+    """EAP-IG score of every source, (sources,), averaged over all pairs, whichever way the model is read."""
+    if isinstance(reader, Decoder):
+        return attribute(reader, pairs, steps=steps).sum(1)
+    count = sum(map(len, pairs))
+    return sum(reader.eap_ig(part, steps=steps) * (len(part) / count) for part in pairs)
 
 
 def substituted(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:

@@ -172,6 +172,25 @@ def heat_map(results, behaviours, tables, graph, edges, seeds, shape, edges_draw
     return nodes
 
 
+def by_model(results, of_model):
+    """What the units say of each model, behaviour by behaviour, means over samples. of_model: tables by model."""
+    rows = []
+    for model, tables in of_model.items():
+        ranks, areas = (
+            tables[name].pivot_table(column, "task", "method", sort=False)
+            for name, column in (("ranks", "spearman"), ("areas", "CMD log"))
+        )
+        found = tables["lasting"].groupby("task", sort=False).mean().drop(columns="seed")
+        for method in ("EAP", "EAP-IG"):
+            found.insert(0, f"spearman, {method}", ranks[method])
+            found.insert(2, f"distance from 1, {method}", areas[method])
+        rows.append(named(found.reset_index()).assign(model=model))
+    table = pd.concat(rows, ignore_index=True).rename(columns={"task": "behaviour"})
+    table = table[["model", *(column for column in table if column != "model")]]
+    results.table(table, "models")
+    return table
+
+
 def claims(results, seeds, ranks, areas, lasting, behaviours):
     """The claims of this notebook, recorded."""
     quick = None if len(seeds) > 1 else "a quick run"

@@ -111,6 +111,26 @@ def carried(results, looks, steps):
     return final
 
 
+def by_model(results, of_model):
+    """The last look of every run, means over seeds, model by model. of_model: tables by model."""
+    rows = []
+    keys = ["objective", "learning_rate"]
+    for model, tables in of_model.items():
+        looks, answers = tables["looks"], tables["answers"]
+        last = looks[looks.step == looks.groupby([*keys, "seed"]).step.transform("max")]
+        found = last.groupby(keys, sort=False)[["ratio_mean_gap", "flips", "slope"]].mean()
+        said = answers[answers.set == "forget"].pivot_table("correct", keys, "weights")
+        untouched = said.loc["none"].iloc[0]
+        for weights in ("float32", "nf4"):
+            found[f"forget, {weights}"] = said[weights]
+            found[f"forget before, {weights}"] = untouched[weights]
+        rows.append(found.reset_index().assign(model=model))
+    table = pd.concat(rows, ignore_index=True)
+    table = table[["model", *(column for column in table if column != "model")]]
+    results.table(table, "models")
+    return table
+
+
 def claims(results, looks, agreement, final, seeds, kappa, kappa_gaussian):
     """The claims of this notebook, recorded."""
     per_seed = (

@@ -1,0 +1,58 @@
+"""The account of memory, and that results do not depend on how much there is."""
+
+import csv
+
+import pytest
+import torch
+
+from compendium.attribution import circuits, memory, scores
+from compendium.attribution.decoder import Decoder, Pairs
+from compendium.paths import ROOT
+from tests.families import made
+
+SHAPE = memory.Shape(layers=4, heads=4, head_dim=16, width=64, mlp=128, vocabulary=97)
+
+
+def test_the_account_is_within_a_fifth_of_what_was_measured():
+    with open(ROOT / "benchmarks/memory.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) >= 12
+    for row in rows:
+        sizes = {name: int(row[name]) for name in memory.Shape.__dataclass_fields__}
+        given = {name: int(row[name]) for name in ("pairs", "tokens", "steps")}
+        expected = memory.peak(memory.Shape(**sizes), **given)
+        assert expected == pytest.approx(float(row["bytes"]), rel=0.2), row
+
+
+def test_what_fits_is_the_most_that_fits():
+    for gigabytes in (0.001, 0.003, 0.01, 1):
+        pairs, steps = memory.fit(SHAPE, tokens=6, gigabytes=gigabytes)
+        assert memory.peak(SHAPE, pairs=pairs, tokens=6, steps=steps) <= gigabytes * 1e9
+        if pairs < memory.PAIRS:
+            assert memory.peak(SHAPE, pairs=pairs + 1, tokens=6, steps=steps) > gigabytes * 1e9
+    assert memory.fit(SHAPE, tokens=6, gigabytes=None) == (memory.PAIRS, memory.STEPS)
+    with pytest.raises(ValueError, match="one pair of 6 tokens needs"):
+        memory.fit(SHAPE, tokens=6, gigabytes=1e-6)
+
+
+def test_layers_are_cut_into_runs_that_fit():
+    sizes = {"a": 4, "b": 5, "c": 9, "d": 20, "e": 1}
+    assert memory.groups(sizes, 10e-9) == [["a", "b"], ["c"], ["d"], ["e"]]
+    assert memory.groups(sizes, None) == [list("abcde")]
+
+
+@pytest.mark.parametrize("kind", ["llama", "pythia", "gemma3"])
+def test_scores_and_circuits_do_not_depend_on_memory(kind):
+    model = made(kind)
+    generator = torch.Generator().manual_seed(1)
+    clean, corrupt = torch.randint(1, 61, (2, 7, 8), generator=generator)
+    pairs = Pairs(clean, corrupt, torch.full((7, 1), 3), torch.full((7, 1), 5))
+    little, much = (
+        Decoder(model, memory.peak(memory.Shape.of(model), pairs=1, tokens=8, steps=1) * 1.1e-9),
+        Decoder(model),
+    )
+    assert little.at_once(pairs, 5) == (1, 1)
+    found = [scores.eap_ig(decoder, pairs) for decoder in (little, much)]
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-6)
+    mask = circuits.top_edges(much.graph, found[1], 40)
+    torch.testing.assert_close(*(circuits.evaluate(decoder, pairs, mask) for decoder in (little, much)))
