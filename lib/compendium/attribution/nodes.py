@@ -7,8 +7,8 @@
 What a head writes passes through its slice of the input of attention's output projection, so hooks there and at the
 MLP's output see every part. Edges, the ablated forward pass and parameter masks need more: they are for `Decoder`.
 
-Where parts are written to the stream as they are, the scores equal `scores.node_scores(scores.eap_ig(...))`. Where a
-norm follows (Gemma, OLMo 2), ours are taken before it and go through its gradient; `Decoder` takes what comes out of it.
+Where parts are written to the stream as they are, the scores equal `scores.node_scores(scores.eap_ig(...))`. Where
+a norm follows (Gemma, OLMo 2), ours are taken before it and go through its gradient; `Decoder` takes what comes out.
 """
 
 import re
@@ -240,7 +240,7 @@ class Nodes:
         """Exact node scores: the fall of the metric when one node's output is the corrupt prompt's, (sources,)."""
         falls = []
         for chunk in pairs.chunks(PAIRS):
-            corrupt, others, bad = self._values(chunk.corrupt)
+            _, others, bad = self._values(chunk.corrupt)
             base = measure(metric, self._logits(chunk.clean), chunk)
             ends = [measure(metric, bad, chunk)]
             for n, part in enumerate(self.parts):

@@ -181,9 +181,9 @@ def by_model(results, of_model):
             for name, column in (("ranks", "spearman"), ("areas", "CMD log"))
         )
         found = tables["lasting"].groupby("task", sort=False).mean().drop(columns="seed")
-        for method in ("EAP", "EAP-IG"):
-            found.insert(0, f"spearman, {method}", ranks[method])
-            found.insert(2, f"distance from 1, {method}", areas[method])
+        for name, values in (("distance from 1", areas), ("spearman", ranks)):
+            for method in ("EAP-IG", "EAP"):
+                found.insert(0, f"{name}, {method}", values[method])
         rows.append(named(found.reset_index()).assign(model=model))
     table = pd.concat(rows, ignore_index=True).rename(columns={"task": "behaviour"})
     table = table[["model", *(column for column in table if column != "model")]]
