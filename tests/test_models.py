@@ -165,9 +165,9 @@ def test_sharded_safetensors_load(gpt2, embedded, tmp_path):
     embedded[1].save_pretrained(tmp_path)
     assert len(list(tmp_path.glob("*.safetensors"))) > 2
     loaded, _ = models.load(str(tmp_path))
-    for name, weight in gpt2.state_dict().items():
-        found = loaded.state_dict()[name]
-        assert torch.equal(found if found.shape == weight.shape else found.T, weight), name
+    tokens = torch.randint(0, 67, (2, 9))
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(tokens).logits, gpt2(tokens).logits, rtol=1e-5, atol=1e-6)
 
 
 def test_a_pickle_is_never_opened(gpt2, embedded, tmp_path):

@@ -6,7 +6,8 @@
 
 Two things fill it: what every source writes at every token of every pair, which grows with depth x heads x width, and
 the activations that a backward pass keeps. The factors were fitted to peaks measured on models that fit a small machine
-(`benchmarks/memory.py`, which writes what it measured beside it); a test holds them to within a fifth of each.
+(`benchmarks/memory.py`, which writes what it measured beside it); a test holds them to that. What patching takes is
+counted, not measured.
 """
 
 from dataclasses import dataclass
