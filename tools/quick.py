@@ -99,7 +99,8 @@ def main(arguments: list[str]) -> int:
             execute(path)
         except Exception as error:  # of a cell, or of the kernel: the others can still run
             failed.append(path)
-            print(f"failed: {path.relative_to(NOTEBOOKS)}: {str(error).strip().splitlines()[-1]}", flush=True)
+            said = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            print(f"failed: {path.relative_to(NOTEBOOKS)}: {said}", flush=True)
     return int(bool(failed))
 
 

