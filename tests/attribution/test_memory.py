@@ -4,6 +4,7 @@ import csv
 
 import pytest
 import torch
+import transformers as t
 
 from compendium.attribution import circuits, memory, scores
 from compendium.attribution.decoder import Decoder, Pairs
@@ -58,17 +59,44 @@ def test_scores_and_circuits_do_not_depend_on_memory(kind):
     torch.testing.assert_close(*(circuits.evaluate(decoder, pairs, mask) for decoder in (little, much)))
 
 
+def test_passes_over_whole_prompts_count_all_their_tokens():
+    model = made("llama")
+    clean = torch.arange(1, 9).repeat(7, 1)
+    corrupt = clean.clone()
+    corrupt[:, -1] = 9
+    pairs = Pairs(clean, corrupt, torch.full((7, 1), 3), torch.full((7, 1), 5))
+    shape = memory.Shape.of(model)
+    decoder = Decoder(model, memory.peak(shape, pairs=20, tokens=1, steps=1) * 1.0001e-9)
+    assert [len(part) for part in decoder.chunks(pairs)] == [7]
+    whole = decoder.at_once(pairs, whole=True)[0]
+    assert whole == memory.fit(shape, tokens=8, gigabytes=decoder.memory, steps=1)[0] == 2
+
+
 def test_the_books_table_is_what_the_account_says():
     text = (ROOT / "book/own_model.md").read_text(encoding="utf-8")
-    shapes = {
-        "Llama-3.1-8B": memory.Shape(32, 32, 128, 4096, 14336, 128_256, 2),
-        "Qwen3-8B": memory.Shape(36, 32, 128, 4096, 12288, 151_936, 2),
-        "Gemma-2-9B": memory.Shape(42, 16, 256, 3584, 14336, 256_000, 2),
+    shared = dict(num_attention_heads=32, num_key_value_heads=8, head_dim=128, hidden_size=4096)
+    models = {
+        "Llama-3.1-8B": t.LlamaConfig(**shared, num_hidden_layers=32, intermediate_size=14336, vocab_size=128_256),
+        "Qwen3-8B": t.Qwen3Config(**shared, num_hidden_layers=36, intermediate_size=12288, vocab_size=151_936),
+        "Gemma-2-9B": t.Gemma2Config(
+            num_hidden_layers=42,
+            num_attention_heads=16,
+            num_key_value_heads=8,
+            head_dim=256,
+            hidden_size=3584,
+            intermediate_size=14336,
+            vocab_size=256_000,
+        ),
     }
-    for name, shape in shapes.items():
-        said = [f"{memory.peak(shape, pairs=1, tokens=tokens) / 1e9:.2f} GB" for tokens in (6, 20, 60)]
+    for name, config in models.items():
+        config.tie_word_embeddings = name.startswith("Gemma")
+        with torch.device("meta"):
+            numbers = t.AutoModelForCausalLM.from_config(config).num_parameters()
+        shape = memory.Shape.read(config, 2)
+        said = [f"{shape.sources:,}", f"{2 * numbers / 1e9:.1f} GB"]
+        said += [f"{memory.peak(shape, pairs=1, tokens=tokens) / 1e9:.2f} GB" for tokens in (6, 20, 60)]
         line = next(line for line in text.splitlines() if line.startswith(f"| {name} |"))
-        assert line.split(" | ")[1] == f"{shape.sources:,}"
-        assert line.rstrip(" |").split(" | ")[3:] == said
-    assert memory.fit(shapes["Llama-3.1-8B"], tokens=60, gigabytes=50)[0] == 15
-    assert "15 pairs of 60 tokens" in text
+        assert line.rstrip(" |").split(" | ")[1:] == said
+        if name.startswith("Llama"):
+            fits = memory.fit(shape, tokens=60, gigabytes=50)[0]
+            assert f"With 50 GB beside the weights, {fits} pairs of 60 tokens share a pass on Llama-3.1-8B" in text

@@ -114,7 +114,7 @@ def command_of(embedded, europe, tmp_path, monkeypatch):
     """The command on the embedded model and itself, few questions; returns its exit status and what it wrote."""
     load, judged = models.load, audit.judged
     monkeypatch.setattr(models, "load", lambda name, **o: embedded if name == "embedded" else load(name, **o))
-    monkeypatch.setattr(audit, "judged", lambda *models, **_: judged(*models, **SMALL))
+    monkeypatch.setattr(audit, "judged", lambda *models, stored, memory: judged(*models, **SMALL))
 
     def run(n: int, out="audit"):
         europe.iloc[:n].to_csv(tmp_path / "facts.csv", index=False)

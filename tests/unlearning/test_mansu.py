@@ -320,6 +320,13 @@ def test_methods_that_name_a_part_of_the_model_find_it_or_say_so(subject):
     )
     found = methods.masks("RMU", other, {"options": {"layer": 3}})
     assert list(found) == [f"gpt_neox.layers.{i}.mlp.dense_4h_to_h.weight" for i in (0, 1, 2)]
+    mixed = torch.nn.Module()
+    mixed.experts = torch.nn.ModuleList(torch.nn.Linear(64, 64) for _ in range(2))
+    mixed.forward = lambda x: sum(expert(x) for expert in mixed.experts)
+    dense, other.model.gpt_neox.layers[1].mlp = other.model.gpt_neox.layers[1].mlp, mixed
+    with pytest.raises(ValueError, match="block 1 of this GPTNeoXForCausalLM has no linear layer with which an MLP"):
+        methods.masks("RMU", other, {"options": {"layer": 3}})
+    other.model.gpt_neox.layers[1].mlp = dense
     assert {name.split(".")[2] for name in methods.masks("last block", other, {})} == {"2"}
     with pytest.raises(ValueError, match="no rows"):
         mansu.gradient(subject.model, [])

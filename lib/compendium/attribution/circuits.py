@@ -124,7 +124,7 @@ def evaluate(
     if ablation not in ("corrupt", "zero", "mean") or (ablation == "mean") != (mean is not None):
         raise ValueError("ablation must be 'corrupt', 'zero', or 'mean' together with mean=mean_writes(...)")
     values = []
-    for chunk in decoder.chunks(pairs):
+    for chunk in decoder.chunks(pairs, whole=ablation != "corrupt"):
         past, clean = [], chunk.clean
         if ablation == "corrupt":
             past, clean, corrupt = decoder.prefix(chunk)  # where the prompts agree, so do circuit and corrupt run
@@ -172,7 +172,7 @@ def _ablated(decoder: Decoder, embedding: Tensor, past: list, mask: Tensor, base
 def mean_writes(decoder: Decoder, pairs: Pairs) -> Tensor:
     """Mean over pairs and positions of what every source writes on corrupt prompts: (sources, d)."""
     total = 0
-    for chunk in decoder.chunks(pairs):
+    for chunk in decoder.chunks(pairs, whole=True):
         writes, _ = decoder.outputs(decoder.embed(chunk.corrupt))
         total = total + writes.sum((1, 2))
     return total / pairs.corrupt.numel()
@@ -182,7 +182,7 @@ def mean_writes(decoder: Decoder, pairs: Pairs) -> Tensor:
 def ends(decoder: Decoder, pairs: Pairs, metric=logit_difference) -> tuple[Tensor, Tensor]:
     """The metric of every pair on the whole model, on clean and on corrupt prompts: two (n,)."""
     clean, corrupt = [], []
-    for chunk in decoder.chunks(pairs):
+    for chunk in decoder.chunks(pairs, whole=True):
         for tokens, found in ((chunk.clean, clean), (chunk.corrupt, corrupt)):
             found.append(measure(metric, decoder.logits(decoder.forward(decoder.embed(tokens))), chunk))
     return torch.cat(clean), torch.cat(corrupt)

@@ -171,7 +171,7 @@ def pairs(task: str, tokenizer, *, split: str = "train", n: int = 100, seed: int
 def screen(decoder: Decoder, pairs: Pairs, metric=logit_difference) -> Pairs:
     """The pairs the model gets right: metric above zero on the clean prompt, and higher than on the corrupt one."""
     kept = []
-    for chunk in decoder.chunks(pairs):
+    for chunk in decoder.chunks(pairs, whole=True):
         clean, corrupt = (
             measure(metric, decoder.logits(decoder.forward(decoder.embed(tokens))), chunk)
             for tokens in (chunk.clean, chunk.corrupt)

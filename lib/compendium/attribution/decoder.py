@@ -117,16 +117,19 @@ class Decoder:
         if not torch.allclose(ours, theirs, rtol=off, atol=off * float(theirs.abs().max())):
             raise ValueError(f"this {name} computes something that the written-out forward pass does not reproduce")
 
-    def at_once(self, pairs: Pairs, steps: int = 1) -> tuple[int, int]:
-        """How many pairs, and how many steps of interpolation of `steps`, share a pass within the memory allowed."""
-        same = (pairs.clean == pairs.corrupt).all(0).long().cumprod(0).sum().item()
+    def at_once(self, pairs: Pairs, steps: int = 1, *, whole: bool = False) -> tuple[int, int]:
+        """How many pairs, and how many steps of interpolation of `steps`, share a pass within the memory allowed.
+
+        whole: the pass reads whole prompts, also what a pair begins with alike.
+        """
+        same = 0 if whole else (pairs.clean == pairs.corrupt).all(0).long().cumprod(0).sum().item()
         tokens = max(1, pairs.clean.shape[1] - same)
         steps = min(steps, account.STEPS)
         return account.fit(account.Shape.of(self.model), tokens=tokens, gigabytes=self.memory, steps=steps)
 
-    def chunks(self, pairs: Pairs, steps: int = 1):
-        """The pairs in batches that fit the memory allowed."""
-        return pairs.chunks(self.at_once(pairs, steps)[0])
+    def chunks(self, pairs: Pairs, steps: int = 1, *, whole: bool = False):
+        """The pairs in batches that fit the memory allowed; steps, whole: as `at_once` takes them."""
+        return pairs.chunks(self.at_once(pairs, steps, whole=whole)[0])
 
     def embed(self, tokens: Tensor, past: list | None = None) -> Tensor:
         """Embeddings of tokens that follow those of `past`."""

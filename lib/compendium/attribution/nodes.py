@@ -136,9 +136,9 @@ class Nodes:
 
     @cached_property
     def names(self) -> list[str]:
-        """Of the sources: the embedding first, then each layer's heads and MLP, as `Graph.source_names` has them."""
+        """Of the sources: the embedding, "input", then each layer's heads and MLP, as `Graph.source_names` has them."""
         inner = [[f"{p.name}.h{h}" for h in range(p.heads)] if p.heads else [p.name] for p in self.parts]
-        return ["embedding", *(name for names in inner for name in names)]
+        return ["input", *(name for names in inner for name in names)]
 
     @cached_property
     def weights(self) -> Tensor:

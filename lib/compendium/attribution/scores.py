@@ -137,7 +137,9 @@ def information_flow(decoder: Decoder, pairs: Pairs, metric=None, *, progress: b
     """
     graph = decoder.graph
     total = torch.zeros(graph.n_sources, graph.n_destinations, device=decoder.model.device)
-    for chunk in tqdm(list(decoder.chunks(pairs)), desc="flow", leave=False, disable=None if progress else True):
+    for chunk in tqdm(
+        list(decoder.chunks(pairs, whole=True)), desc="flow", leave=False, disable=None if progress else True
+    ):
         writes, _ = decoder.outputs(decoder.embed(chunk.clean))
 
         def share(sources, writes=writes):
@@ -197,7 +199,7 @@ def node_scores(scores: Tensor) -> Tensor:
 def magnitude(decoder: Decoder, pairs: Pairs, metric=None, *, progress: bool = False) -> Tensor:
     """Control: how much a source's output differs between the prompts (L2), whatever reads it. `metric` is ignored."""
     total = torch.zeros(decoder.graph.n_sources, device=decoder.model.device)
-    for chunk in decoder.chunks(pairs):
+    for chunk in decoder.chunks(pairs, whole=True):
         n = len(chunk)
         writes, _ = decoder.outputs(decoder.embed(torch.cat([chunk.clean, chunk.corrupt])))
         total += (writes[:, n:] - writes[:, :n]).norm(dim=-1).mean(2).sum(1)

@@ -79,11 +79,11 @@ def judged(
     """Yield the findings, one dict that grows, each time that a property has been judged or cannot be.
 
     table: facts to forget (columns of `facts.load`). stored: formats. n_retain: facts to keep that are tried, half of
-    them of the same relations; those the base model knows are asked. n_pairs: facts that
-    attribution looks at. memory: gigabytes that it may take beside the weights.
-    `properties`: whether each holds, None where it is not judged, and why not in `not judged`, by property, or by
-    property and format. Raises ValueError as `check` does, for a format or number that cannot be, and when the base
-    model knows none of the facts.
+    them of the same relations; those the base model knows are asked. n_pairs: facts that attribution looks at.
+    memory: gigabytes that it may take beside the weights, where it reads edges. `properties`: whether each holds,
+    None where it is not judged, and why not in `not judged`, by property, or by property and format. Raises
+    ValueError as `check` does, for a format or number that cannot be, and when the base model knows none of the
+    facts.
     """
     for fmt in stored:
         if fmt not in formats.FORMATS:
@@ -215,7 +215,7 @@ class _Inside:
         folds = self.folds
         sizes = torch.tensor([sum(map(len, fold)) for fold in folds])
         old, new = (
-            torch.stack([probing.node_scores(reader, fold, steps=ig_steps).cpu() for fold in folds])
+            torch.stack([probing.attribute_nodes(reader, fold, steps=ig_steps).cpu() for fold in folds])
             for reader in self.readers
         )
 

@@ -56,7 +56,7 @@ def attribute(decoder: Decoder, pairs: list[Pairs], *, steps: int = 5) -> Tensor
     return sum(scores.eap_ig(decoder, part, steps=steps) * (len(part) / count) for part in pairs)
 
 
-def node_scores(reader: Decoder | Nodes, pairs: list[Pairs], *, steps: int = 5) -> Tensor:
+def attribute_nodes(reader: Decoder | Nodes, pairs: list[Pairs], *, steps: int = 5) -> Tensor:
     """EAP-IG score of every source, (sources,), averaged over all pairs, whichever way the model is read."""
     if isinstance(reader, Decoder):
         return attribute(reader, pairs, steps=steps).sum(1)

@@ -128,6 +128,7 @@ def by_model(results, of_model):
         rows.append(found.reset_index().assign(model=model))
     table = pd.concat(rows, ignore_index=True)
     table = table[["model", *(column for column in table if column != "model")]]
+    table = table.rename(columns={"ratio_mean_gap": "ratio", "learning_rate": "learning rate"})
     results.table(table, "models")
     return table
 
